@@ -1,0 +1,1 @@
+"""Tree to parameters, step and hyperparameters; one file per trainer."""

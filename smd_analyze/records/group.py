@@ -1,0 +1,74 @@
+"""Group: what is analysed as one (a tensor, a slice of one, a joint set), and what was decided about each parameter."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from smd_analyze.records.finding import Finding
+
+Status = Literal["invariant", "jointly invariant", "not invariant", "dead", "unknown"]
+Granularity = Literal["unit", "block", "whole", ""]
+Evidence = Literal["proved", "confirmed", "proved and confirmed", "refuted", "not proved", "guessed"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """The part of one tensor that belongs to a group: indices `start` to `stop` of `axis`, the units' axis.
+
+    These indices are cut into the group's `units` equal blocks, in order. With one unit the axis does not matter.
+    """
+
+    parameter: str
+    axis: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """One row of the `groups` table.
+
+    `units` is the number of parts that may each be scaled alone (output units, heads, 1 for the whole tensor);
+    the norm of unit u is that of its blocks in all members together. A group that is not invariant still has the
+    output units as `units`, for the picture. `numel` counts elements. `role`: conv, linear, embedding, norm gain, bias,
+    other.
+    """
+
+    name: str
+    members: tuple[Member, ...]
+    status: Status
+    granularity: Granularity
+    units: int
+    numel: int
+    parameter_group: str
+    evidence: Evidence
+    role: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ParameterVerdict:
+    """One row of the `parameters` table: a tensor, or a slice of a fused one ("" or "0:64" along the units' axis)."""
+
+    parameter: str
+    slice: str
+    shape: tuple[int, ...]
+    role: str
+    parameter_group: str
+    status: Status
+    granularity: Granularity
+    group: str
+    evidence: Evidence
+    reason: str
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Every tensor of the run accounted for, and the groups that are analysed.
+
+    `source` says what the verdicts rest on: "graph of model.py:net" or "names and shapes".
+    """
+
+    parameters: tuple[ParameterVerdict, ...]
+    groups: tuple[Group, ...]
+    source: str
+    findings: tuple[Finding, ...] = ()

@@ -1,0 +1,81 @@
+"""Every number's symbol, unit, meaning and source, keyed by the column it stands in.
+
+Plots, HDF5 attributes, table heads and the glossary read it here, so a number is explained once.
+"""
+
+from dataclasses import dataclass
+
+SMD = "Wan et al. 2021, arXiv:2006.08419"
+KOSSON = "Kosson et al. 2023, arXiv:2305.17212"
+MEASURED = "measured from the saved weights"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a column of a table holds. `unit` is "1" for pure numbers and counts; weights have the unit of the weights."""
+
+    name: str
+    symbol: str
+    unit: str
+    meaning: str
+    source: str
+
+
+def _q(name: str, symbol: str, unit: str, meaning: str, source: str = MEASURED) -> tuple[str, Quantity]:
+    return name, Quantity(name, symbol, unit, meaning, source)
+
+
+QUANTITIES: dict[str, Quantity] = dict(
+    [
+        _q("weight_norm", "‖w‖", "weight", "weight norm of the group: L2 norm of all its elements together"),
+        _q("rms_weight", "‖w‖/√d", "weight", "root mean square of the group's elements"),
+        _q("angle", "θₖ", "rad", "angle between the weights of the previous checkpoint and of this one"),
+        _q("angle_from_first", "θ₀ₖ", "rad", "angle between the weights of the first checkpoint and of this one"),
+        _q("nonfinite", "", "1", "number of NaN or infinite elements"),
+        _q("angular_update", "θ₁", "rad/step", "angular update: root mean square angle that one optimizer step turns", SMD),
+        _q("steps_covered", "", "step", "number of optimizer steps that an angular update is the mean of"),
+        _q("equilibrium_angular_update", "θ*", "rad/step", "angular update at equilibrium, from learning rate, weight decay and momentum alone", f"{SMD}; {KOSSON}"),
+        _q("equilibrium_norm", "‖w‖*", "weight", "weight norm at equilibrium", f"{SMD}; {KOSSON}"),
+        _q("expected_norm", "E‖w‖", "weight", "weight norm that theory expects under the schedule, from the first checkpoint on", SMD),
+        _q("diffusion_angle", "θₖ⁰", "rad", "angle from the previous checkpoint if gradients had zero mean: a reference for drift and confinement, never a verdict", "AR(2) of the update rule with zero-mean gradients"),
+        _q("half_lives", "", "1", "half-lives of the norm's relaxation passed since the first checkpoint: Σ rate / ln 2", SMD),
+        _q("sum_learning_rate", "Ση", "1", "sum of the learning rate over the interval's optimizer steps", "the schedule's `source`"),
+        _q("sum_decay", "Σηλ", "1", "sum of learning rate × weight decay over the interval's optimizer steps", "the schedule's `source`"),
+        _q("learning_rate_first", "η", "1", "learning rate of the interval's first update", "the schedule's `source`"),
+        _q("learning_rate_last", "η", "1", "learning rate of the interval's last update", "the schedule's `source`"),
+        _q("momentum", "α", "1", "momentum coefficient", "the schedule's `source`"),
+        _q("dampening", "", "1", "dampening of the gradient in the momentum buffer", "the schedule's `source`"),
+        _q("beta1", "β₁", "1", "decay of Adam's first moment", "the schedule's `source`"),
+        _q("beta2", "β₂", "1", "decay of Adam's second moment", "the schedule's `source`"),
+        _q("eps", "ε", "1", "Adam's epsilon", "the schedule's `source`"),
+        _q("weight_decay", "λ", "1", "weight decay coefficient", "the schedule's `source`"),
+        _q("decay_per_step", "ηλ", "1/step", "decay per step read off a direction that feels no gradient"),
+        _q("step", "t", "step", "optimizer step of the checkpoint (or what run.step_unit says)", "the run's `ordered_by`"),
+        _q("step_from", "t", "step", "step of the earlier checkpoint", "the run's `ordered_by`"),
+        _q("step_to", "t", "step", "step of the later checkpoint", "the run's `ordered_by`"),
+        _q("nbytes", "", "byte", "size of the checkpoint on disk"),
+        _q("units", "", "1", "number of parts that may each be scaled alone", "the group's `reason`"),
+        _q("numel", "d", "1", "number of elements", "shapes in the files"),
+        _q("level", "", "1", "coverage that the interval claims", "the fit's `method`"),
+        _q("value", "", "1", "the quantity's value", "the row's `source` or `method`"),
+        _q("p10", "", "1", "10th percentile over the units", "the row's `method`"),
+        _q("p90", "", "1", "90th percentile over the units", "the row's `method`"),
+        _q("equilibrium_index", "EI", "1", "equilibrium index: d ln‖w‖² / (2 × decay) over the interval; 0 at equilibrium, −1 pure decay, > 0 the norm still grows", SMD),
+        _q("effective_learning_rate", "η/‖w‖²", "1/weight²", "effective learning rate", "van Laarhoven 2017, arXiv:1706.05350; Hoffer et al. 2018, arXiv:1803.01814; Zhang et al. 2019, arXiv:1810.12281"),
+        _q("relaxation_rate", "r", "1/step", "rate at which ‖w‖⁴ (SGD family) or ‖w‖² (AdamW) relaxes to its equilibrium", SMD),
+        _q("vv", "Σv²", "weight²", "squared norm of each unit"),
+        _q("dd", "Σ(v−u)²", "weight²", "squared distance of each unit from the previous checkpoint"),
+        _q("dv", "Σ(v−u)v", "weight²", "step since the previous checkpoint along the weights, of each unit"),
+        _q("uu", "Σd²", "1", "squared norm of each unit's saved optimizer direction"),
+        _q("wu", "Σwd", "weight", "product of each unit with its saved optimizer direction"),
+    ]
+)  # fmt: skip
+"""Columns `X_low`, `X_high`, `X_p10`, `X_p90` are the ends of X's interval or spread and share its row."""
+
+
+def quantity(column: str) -> Quantity | None:
+    """The Quantity of a column (the ends of an interval share their quantity's row); None for words and unknown columns."""
+    stem = column
+    for suffix in ("_low", "_high", "_p10", "_p90"):
+        stem = stem.removesuffix(suffix)
+    return QUANTITIES.get(column) or QUANTITIES.get(stem)

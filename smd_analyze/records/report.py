@@ -1,0 +1,50 @@
+"""Report: the tables, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from smd_analyze.records import display
+from smd_analyze.records.statistics import UnitSeries
+
+if TYPE_CHECKING:
+    import polars as pl
+
+TABLES = (
+    "layers", "checkpoints", "settings", "parameters", "groups", "statistics", "clocks", "schedule",
+    "angular_updates", "predictions", "fits", "findings",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Report:
+    """All results of one analysis: one polars table per fact kind (docs/report-format.md), missing numbers are null.
+
+    `layers` is the table that a person reads, one row per group; `verdict` the one line above it.
+    `provenance` holds version, command, path, device, time, step_unit, ordered_by, groups_source.
+    `units(name)` gives a group's per-unit series, or None where the report holds none.
+    """
+
+    verdict: str
+    layers: pl.DataFrame
+    checkpoints: pl.DataFrame
+    settings: pl.DataFrame
+    parameters: pl.DataFrame
+    groups: pl.DataFrame
+    statistics: pl.DataFrame
+    clocks: pl.DataFrame
+    schedule: pl.DataFrame
+    angular_updates: pl.DataFrame
+    predictions: pl.DataFrame
+    fits: pl.DataFrame
+    findings: pl.DataFrame
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    units: Callable[[str], UnitSeries | None] = field(default=lambda _: None, repr=False)
+
+    def __repr__(self) -> str:
+        return display.report_text(self)
+
+    def _repr_html_(self) -> str:
+        return display.report_html(self)

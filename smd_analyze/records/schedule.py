@@ -1,0 +1,31 @@
+"""Schedule: which learning rate and decay acted between checkpoints. The one thing that theory reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from smd_analyze.records.finding import Finding
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The `schedule` table, one row per parameter group and interval between checkpoints.
+
+    Columns: parameter_group, step_from, step_to, optimizer, sum_learning_rate, sum_learning_rate_low, _high,
+    sum_decay (Σ ηλ), sum_decay_low, _high, momentum, source, and, for what theory needs besides: weight_decay,
+    dampening, nesterov (bool), beta1, beta2, eps, decoupled (bool: decay outside the gradient), learning_rate_first
+    (η of the interval's first update), learning_rate_last (η of its last update, the one that made checkpoint step_to),
+    learning_rate_changes (bool).
+    Unknown numbers are null. Every parameter group of the run has a row for every interval.
+    `parameter_group` maps each parameter to the name used in the table.
+    """
+
+    table: pl.DataFrame
+    parameter_group: Mapping[str, str]
+    step_unit: str
+    findings: tuple[Finding, ...] = ()

@@ -1,0 +1,59 @@
+"""Statistics: norms and angles of every group at every checkpoint. No hyperparameter enters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from smd_analyze.records.finding import Finding
+from smd_analyze.records.group import Group
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+
+class UnitStore(Protocol):
+    """Where per-unit sums go while they are made: a file, so that they never have to fit in memory."""
+
+    def put(self, kind: str, group: str, units: int, first_unit: int, sums: np.ndarray) -> None:
+        """Keep `sums` [K, T, u] (float64) as units first_unit … first_unit+u of `units`. One thread at a time."""
+        ...
+
+    def get(self, kind: str, group: str) -> np.ndarray | None:
+        """All that was put, [K, T, units], or None if nothing was."""
+        ...
+
+
+@dataclass(frozen=True)
+class UnitSeries:
+    """One group, unit by unit. u is the previous checkpoint's unit, v this one's; arrays are [T, units], float64.
+
+    `vv` = Σ v², `dd` = Σ (v−u)², `dv` = Σ (v−u)·v; row 0 of dd and dv is NaN. NaN where a checkpoint lacks the tensor.
+    `uu`, `wu`: Σ d² and Σ w·d of the saved optimizer direction d (momentum buffer, or Adam's m̂/(√v̂+ε)), else None:
+    the update that led to this checkpoint was −η·d (besides decoupled decay).
+    """
+
+    group: str
+    steps: np.ndarray
+    vv: np.ndarray
+    dd: np.ndarray
+    dv: np.ndarray
+    uu: np.ndarray | None = None
+    wu: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The `statistics` table, and the per-unit series behind it.
+
+    `table` has the columns group, step, weight_norm, rms_weight, angle, angle_from_first, nonfinite.
+    `units(name)` returns the UnitSeries of a group.
+    """
+
+    steps: tuple[int, ...]
+    groups: tuple[Group, ...]
+    table: pl.DataFrame
+    units: Callable[[str], UnitSeries] = field(repr=False)
+    findings: tuple[Finding, ...] = ()

@@ -1,0 +1,1 @@
+"""Settings of the files and the caller's word to the learning rate and decay that acted."""

@@ -1,0 +1,1 @@
+"""Run and groups to norms and angles: one pass over the bytes."""

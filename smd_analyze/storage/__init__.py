@@ -1,0 +1,1 @@
+"""Report to HDF5 and back."""

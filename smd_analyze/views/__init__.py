@@ -1,0 +1,1 @@
+"""Report to what people look at; computes nothing."""

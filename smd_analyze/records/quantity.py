@@ -63,6 +63,11 @@ QUANTITIES: dict[str, Quantity] = dict(
         _q("equilibrium_index", "EI", "1", "equilibrium index: d ln‖w‖² / (2 × decay) over the interval; 0 at equilibrium, −1 pure decay, > 0 the norm still grows", SMD),
         _q("effective_learning_rate", "η/‖w‖²", "1/weight²", "effective learning rate", "van Laarhoven 2017, arXiv:1706.05350; Hoffer et al. 2018, arXiv:1803.01814; Zhang et al. 2019, arXiv:1810.12281"),
         _q("relaxation_rate", "r", "1/step", "rate at which ‖w‖⁴ (SGD family) or ‖w‖² (AdamW) relaxes to its equilibrium", SMD),
+        _q("layers.level", "‖w‖*", "weight", "weight norm that the layer settles at", "the row's `level_basis`"),
+        _q("implied", "θ₁", "rad/step", "angular update that the norms imply over the last interval, an identity: against equilibrium it tests that the norm is stationary", SMD),
+        _q("measured", "θ₁", "rad/step", "angular update measured over the last interval, independently of the norms"),
+        _q("equilibrium", "θ*", "rad/step", "angular update at equilibrium, from learning rate, weight decay and momentum alone", f"{SMD}; {KOSSON}"),
+        _q("ratio", "θ₁/θ*", "1", "angular update over its value at equilibrium"),
         _q("vv", "Σv²", "weight²", "squared norm of each unit"),
         _q("dd", "Σ(v−u)²", "weight²", "squared distance of each unit from the previous checkpoint"),
         _q("dv", "Σ(v−u)v", "weight²", "step since the previous checkpoint along the weights, of each unit"),
@@ -73,9 +78,13 @@ QUANTITIES: dict[str, Quantity] = dict(
 """Columns `X_low`, `X_high`, `X_p10`, `X_p90` are the ends of X's interval or spread and share its row."""
 
 
-def quantity(column: str) -> Quantity | None:
-    """The Quantity of a column (the ends of an interval share their quantity's row); None for words and unknown columns."""
+def quantity(column: str, table: str = "") -> Quantity | None:
+    """The Quantity of a column (the ends of an interval share their quantity's row); None for words and unknown columns.
+
+    Some columns mean something else in one table: "layers.level" is looked up before "level".
+    """
     stem = column
     for suffix in ("_low", "_high", "_p10", "_p90"):
         stem = stem.removesuffix(suffix)
-    return QUANTITIES.get(column) or QUANTITIES.get(stem)
+    names = (f"{table}.{column}", f"{table}.{stem}", column, stem)
+    return next((QUANTITIES[name] for name in names if name in QUANTITIES), None)

@@ -1,0 +1,173 @@
+"""The whole flow on one page: load → groups → measure → schedule → angles, predictions, fits → report.
+
+Each stage is a function from records to records, and may be called alone. This is the only file that knows their order.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from smd_analyze import __version__, tabulate
+from smd_analyze.errors import NothingToAnalyse, UsageError
+from smd_analyze.fits import fitting, summary
+from smd_analyze.invariance import grouping
+from smd_analyze.loading import discovery
+from smd_analyze.records.group import Group, Groups
+from smd_analyze.records.report import Report
+from smd_analyze.records.run import Run
+from smd_analyze.records.schedule import Schedule
+from smd_analyze.records.statistics import Statistics, UnitSeries, UnitStore
+from smd_analyze.schedule import resolve
+from smd_analyze.statistics import streaming
+from smd_analyze.storage import hdf5
+from smd_analyze.storage.units import open_store
+from smd_analyze.theory import angles, prediction
+
+Progress = Callable[[float, str], None]
+SettingsLike = Mapping[str, Any] | str | Path | None
+
+load_run = discovery.load_run
+find_groups = grouping.find_groups
+resolve_schedule = resolve.resolve_schedule
+predict = prediction.predict
+save = hdf5.save
+load = hdf5.load
+
+
+def measure(
+    run: Run,
+    groups: Groups | Sequence[Group],
+    device: str = "auto",
+    *,
+    store: UnitStore | None = None,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> Statistics:
+    """Norms and angles of every group at every checkpoint, in one pass over the bytes. Needs no hyperparameter.
+
+    `store` takes the per-unit series; without it they go to a temporary file that goes with the process.
+    """
+    chosen = tuple(groups.groups if isinstance(groups, Groups) else groups)
+    place = store if store is not None else open_store(None)
+    return streaming.measure(run, chosen, place, device=device, workers=workers, progress=progress)
+
+
+def fit(stats: Statistics, schedule: Schedule) -> pl.DataFrame:
+    """Estimates with intervals per group: equilibrium index, level, agreement, relaxation rate (the `fits` table)."""
+    return fitting.fit(stats, schedule, angles.angular_updates(stats, schedule), prediction.predict(stats, schedule))
+
+
+def units(report: Report, group: str) -> UnitSeries:
+    """The per-unit series of one group: squared norms and steps of every unit at every checkpoint."""
+    series = report.units(group)
+    if series is None:
+        known = ", ".join(report.groups["group"].to_list()[:8])
+        raise UsageError(f"the report holds no per-unit series of {group!r}; it has groups such as {known}")
+    return series
+
+
+def analyze(
+    path: str | Path,
+    model: Any = None,
+    inputs: Any = None,
+    settings: SettingsLike = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    device: str = "auto",
+    output: str | Path | None = None,
+    progress: bool | Progress = False,
+    *,
+    weights: str = "live",
+    steps: str | None = None,
+    steps_per_epoch: float | None = None,
+) -> Report:
+    """Analyse a folder of checkpoints: has each scale-invariant weight reached the balance that theory predicts?
+
+    Args:
+        path: folder (or one file) of checkpoints.
+        model: factory of the network, "package.module:callable" or "file.py:callable" or a callable; its graph proves
+            which weights are scale-invariant. Without it they are guessed from names and shapes, and marked so.
+        inputs: the same, returning the tuple of example inputs that the model is traced with.
+        settings: hyperparameters that win over the files': a mapping or the path of a TOML file.
+        include, exclude: globs of parameter names.
+        device: "auto", "cpu" or "cuda", for the pass over the bytes.
+        output: HDF5 file to write the report to.
+        progress: True shows a bar on stderr; a function is called with (fraction done, what is being done).
+        weights: "live", "ema" or "master".
+        steps: "A:B", the steps to analyse, both ends included.
+        steps_per_epoch: optimizer steps in an epoch, for runs that know only epochs.
+
+    Raises: SmdError and its kinds, each saying what to do next.
+    """
+    with telling(progress) as tell:
+        if output is not None:
+            hdf5.check_writable(Path(output))  # before the work, not after it
+        tell(0.0, "finding checkpoints")
+        run = load_run(path, weights=weights, steps=steps, steps_per_epoch=steps_per_epoch)
+        tell(0.05, "finding scale-invariant weights")
+        groups = find_groups(run, model, inputs, include=include, exclude=exclude)
+        if not groups.groups:
+            raise NothingToAnalyse(f"{path}: no weight matrix is left to analyse; loosen --include and --exclude")
+        schedule = resolve_schedule(run, settings=settings)  # before the pass: a wrong option should not cost it
+        stats = measure(run, groups, device, progress=lambda done, what: tell(0.1 + 0.75 * done, what))
+        tell(0.85, "comparing with theory")
+        report = conclude(run, groups, stats, schedule)
+        if output is not None:
+            tell(0.95, "writing the report")
+            save(report, output)
+        tell(1.0, "done")
+    return report
+
+
+@contextmanager
+def telling(progress: bool | Progress) -> Iterator[Progress]:
+    """The caller's own progress function, a bar on stderr, or silence."""
+    if progress is True:
+        from smd_analyze.views.progress import bar
+
+        with bar() as tell:
+            yield tell
+    else:
+        yield progress or (lambda _done, _what: None)
+
+
+def conclude(run: Run, groups: Groups, stats: Statistics, schedule: Schedule) -> Report:
+    """What follows from the statistics: angles, predictions, fits and the table that a person reads."""
+    angular = angles.angular_updates(stats, schedule)
+    predicted = prediction.predict(stats, schedule)
+    fitted = fitting.fit(stats, schedule, angular, predicted)
+    verdict, layers = summary.summarise(stats, schedule, angular, predicted, fitted, groups)
+    last = run.checkpoints[-1]
+    return Report(
+        verdict=verdict,
+        layers=layers,
+        checkpoints=tabulate.checkpoints(run),
+        settings=tabulate.settings(run),
+        parameters=tabulate.parameters(groups),
+        groups=tabulate.groups(groups),
+        statistics=stats.table,
+        clocks=pl.DataFrame(schema=tabulate.CLOCKS),
+        schedule=schedule.table,
+        angular_updates=angular,
+        predictions=predicted,
+        fits=fitted,
+        findings=tabulate.findings([*run.findings, *groups.findings, *schedule.findings, *stats.findings]),
+        provenance={
+            "version": __version__,
+            "command": " ".join(sys.argv),
+            "path": run.path,
+            "framework": last.framework,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "step_unit": schedule.step_unit,
+            "ordered_by": run.ordered_by,
+            "groups_source": groups.source,
+        },
+        units=lambda name: stats.units(name) if any(g.name == name for g in stats.groups) else None,
+    )

@@ -1,0 +1,171 @@
+"""The commands. Everything heavy is imported inside their bodies: `--help` must be instant."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from smd_analyze.cli import options as o
+
+EPILOG = """Sister commands: smd-analyze ls CKPTS (what was found) ·
+smd-analyze groups CKPTS (which weights are scale-invariant)."""
+
+main_command = typer.Typer(
+    add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
+)
+sisters = typer.Typer(
+    add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+
+def version(asked: bool) -> None:
+    """Print the version and stop."""
+    if asked:
+        from smd_analyze import __version__
+
+        typer.echo(f"smd-analyze {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", help="Show the version.", callback=version, is_eager=True, rich_help_panel=o.OUT)
+]
+
+
+@main_command.command(epilog=EPILOG)
+def analyze(
+    ckpts: o.Ckpts,
+    model: o.Model = None,
+    inputs: o.Inputs = None,
+    weights: o.Weights = "live",
+    include: o.Include = None,
+    exclude: o.Exclude = None,
+    steps: o.Steps = None,
+    steps_per_epoch: o.StepsPerEpoch = None,
+    settings: o.SettingsFile = None,
+    optimizer: o.Optimizer = None,
+    lr: o.Lr = None,
+    weight_decay: o.WeightDecay = None,
+    momentum: o.Momentum = None,
+    dampening: o.Dampening = None,
+    nesterov: o.Nesterov = None,
+    beta1: o.Beta1 = None,
+    beta2: o.Beta2 = None,
+    output: o.Output = None,
+    plots: o.Plots = None,
+    as_json: o.Json = False,
+    explain: o.Explain = None,
+    device: o.Device = "auto",
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    show_version: Version = False,
+) -> None:
+    """Tell, layer by layer, whether weight decay, learning rate and normalization are in balance.
+
+    Reads a folder of checkpoints that a training run saved and compares each scale-invariant weight's norm and
+    angular update with the equilibrium that theory predicts. Nothing in a checkpoint is ever executed.
+    """
+    from smd_analyze import analysis
+    from smd_analyze.schedule.caller import merged
+
+    said = o.hyperparameters(
+        optimizer=optimizer, learning_rate=lr, weight_decay=weight_decay, momentum=momentum, dampening=dampening,
+        nesterov=nesterov, beta1=beta1, beta2=beta2,
+    )  # fmt: skip
+    report = analysis.analyze(
+        ckpts, model, inputs, merged(settings, said), include or (), exclude or (), device, output,
+        progress=not (quiet or as_json), weights=weights, steps=steps, steps_per_epoch=steps_per_epoch,
+    )  # fmt: skip
+    if plots is not None:
+        from smd_analyze.views.plots import save_all
+
+        tell(quiet or as_json, f"figures: {', '.join(str(p) for p in save_all(report, plots))}")
+    if output is not None:
+        tell(quiet or as_json, f"report: {output}")
+    if as_json:
+        from smd_analyze.views.json import report_json
+
+        show_json(report_json(report))
+    elif explain is not None:
+        from smd_analyze.views.explain import explain_layer
+
+        typer.echo(explain_layer(report, explain))
+    else:
+        from smd_analyze.views import tables
+
+        tables.print_report(report, tables.console(), verbose=int(verbose))
+        if not quiet:
+            tables.print_findings(report.findings, tables.console(stderr=True), verbose=int(verbose))
+
+
+@sisters.command("ls")
+def ls(
+    ckpts: o.Ckpts,
+    weights: o.Weights = "live",
+    steps: o.Steps = None,
+    steps_per_epoch: o.StepsPerEpoch = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Show what was found: steps, formats, hyperparameters and where they stand, stray files."""
+    from smd_analyze import analysis, tabulate
+    from smd_analyze.views import tables
+
+    run = analysis.load_run(ckpts, weights=weights, steps=steps, steps_per_epoch=steps_per_epoch)
+    if as_json:
+        from smd_analyze.views.json import rows
+
+        parts = {"checkpoints": tabulate.checkpoints(run), "settings": tabulate.settings(run)}
+        parts["findings"] = tabulate.findings(run.findings)
+        show_json({name: rows(table) for name, table in parts.items()})
+        return
+    tables.print_run(run, tables.console(), verbose=int(verbose))
+    if not quiet:
+        tables.print_findings(tabulate.findings(run.findings), tables.console(stderr=True), verbose=int(verbose))
+
+
+@sisters.command("groups")
+def groups(
+    ckpts: o.Ckpts,
+    model: o.Model = None,
+    inputs: o.Inputs = None,
+    why: Annotated[str | None, typer.Option(metavar="NAME", help="The reasoning for one parameter.")] = None,
+    include: o.Include = None,
+    exclude: o.Exclude = None,
+    weights: o.Weights = "live",
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Show which weights are scale-invariant, at which granularity, and why."""
+    from smd_analyze import analysis, tabulate
+    from smd_analyze.views import tables
+
+    run = analysis.load_run(ckpts, weights=weights)
+    found = analysis.find_groups(run, model, inputs, include=include or (), exclude=exclude or ())
+    if as_json:
+        from smd_analyze.views.json import rows
+
+        show_json({"parameters": rows(tabulate.parameters(found)), "groups": rows(tabulate.groups(found))})
+        return
+    if why is not None:
+        from smd_analyze.invariance.grouping import explain
+
+        typer.echo(explain(found, why))
+        return
+    tables.print_groups(found, tables.console(), verbose=int(verbose))
+    if not quiet:
+        every = tabulate.findings([*run.findings, *found.findings])
+        tables.print_findings(every, tables.console(stderr=True), verbose=int(verbose))
+
+
+def tell(silent: bool, text: str) -> None:
+    """A word on stderr about what was written."""
+    if not silent:
+        typer.echo(text, err=True)
+
+
+def show_json(document: dict[str, Any]) -> None:
+    """The one JSON document on stdout; a NaN in it would be a bug of ours and raises."""
+    typer.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))

@@ -1,0 +1,71 @@
+"""The options that several commands share, each declared once."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+FILES, HYPER, OUT = "Which files and weights", "Hyperparameters (what you say wins over the files)", "Output"
+
+Ckpts = Annotated[str, typer.Argument(metavar="CKPTS", help="Folder (or file) of checkpoints.", show_default=False)]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC", help="Model factory, package.module:callable or file.py:callable: its graph proves invariance."
+    ),
+]
+Inputs = Annotated[
+    str | None, typer.Option(metavar="SPEC", help="Callable that returns the tuple of example inputs for --model.")
+]
+Weights = Annotated[
+    str, typer.Option(metavar="live|ema|master", help="Which copy of the weights.", rich_help_panel=FILES)
+]
+Include = Annotated[
+    list[str] | None, typer.Option(metavar="GLOB", help="Only these parameters (repeatable).", rich_help_panel=FILES)
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option(metavar="GLOB", help="Not these parameters (repeatable).", rich_help_panel=FILES)
+]
+Steps = Annotated[
+    str | None, typer.Option(metavar="A:B", help="Only these steps, both ends included.", rich_help_panel=FILES)
+]
+StepsPerEpoch = Annotated[
+    float | None,
+    typer.Option(metavar="N", help="Optimizer steps per epoch, for runs that know only epochs.", rich_help_panel=FILES),
+]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--settings", metavar="TOML", help="Hyperparameters per parameter group, and a schedule.", rich_help_panel=HYPER
+    ),
+]
+Optimizer = Annotated[str | None, typer.Option(metavar="NAME", help="sgd, sgdw, adam or adamw.", rich_help_panel=HYPER)]
+Lr = Annotated[float | None, typer.Option(metavar="η", help="Learning rate.", rich_help_panel=HYPER)]
+WeightDecay = Annotated[float | None, typer.Option(metavar="λ", help="Weight decay.", rich_help_panel=HYPER)]
+Momentum = Annotated[float | None, typer.Option(metavar="α", help="Momentum.", rich_help_panel=HYPER)]
+Dampening = Annotated[float | None, typer.Option(metavar="τ", help="Dampening of the gradient.", rich_help_panel=HYPER)]
+Nesterov = Annotated[
+    bool | None, typer.Option("--nesterov/--no-nesterov", help="Nesterov momentum.", rich_help_panel=HYPER)
+]
+Beta1 = Annotated[float | None, typer.Option(metavar="β₁", help="Adam's first decay.", rich_help_panel=HYPER)]
+Beta2 = Annotated[float | None, typer.Option(metavar="β₂", help="Adam's second decay.", rich_help_panel=HYPER)]
+Output = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="H5", help="Write the report here.", rich_help_panel=OUT)
+]
+Plots = Annotated[Path | None, typer.Option(metavar="DIR", help="Write the figures here.", rich_help_panel=OUT)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.", rich_help_panel=OUT)]
+Explain = Annotated[
+    str | None, typer.Option(metavar="LAYER", help="Inputs → formula → number, for one layer.", rich_help_panel=OUT)
+]
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", help="Neither progress nor findings on stderr.", rich_help_panel=OUT)
+]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Every layer, no summary of kinds.", rich_help_panel=OUT)
+]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where norms and angles are computed.")]
+
+
+def hyperparameters(**said: Any) -> dict[str, Any]:
+    """The hyperparameters that were given, by the names of a settings file."""
+    return {name: value for name, value in said.items() if value is not None}

@@ -1,0 +1,80 @@
+"""Measured angular update over the equilibrium one, and the level at which the norm settles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+TOLERANCE = 0.1
+LEVEL = 0.95
+ROWS = 3  # measurements from which their scatter is used
+AGREES = "agrees with theory"
+DIFFERS = "differs from theory"
+UNSURE = "not precise enough to tell"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of rms values with its 95 % interval (NaN where there is none)."""
+
+    value: float
+    low: float
+    high: float
+    rows: int
+    method: str
+
+    @property
+    def outcome(self) -> str:
+        """Agrees: within ±TOLERANCE, or around 1 with half-width up to it. Differs: neither, and 1 is outside."""
+        if not np.isfinite(self.low + self.high):
+            return UNSURE
+        inside = self.low >= 1 - TOLERANCE and self.high <= 1 + TOLERANCE
+        around = self.low <= 1 <= self.high
+        if inside or (around and self.high - self.low <= 2 * TOLERANCE):
+            return AGREES
+        return UNSURE if around else DIFFERS
+
+
+def rms_interval(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> Ratio | None:
+    """Root mean square of `values`; t interval on the squares over three and more rows, else the rows' own ends.
+
+    Units of a layer share their mini-batches, so rows are not divided by the number of units.
+    """
+    from scipy.special import stdtrit  # heavy
+
+    good = np.isfinite(values)
+    m = int(good.sum())
+    if m == 0:
+        return None
+    squares = values[good] ** 2
+    value = float(np.sqrt(squares.mean()))
+    if m >= ROWS:
+        half = float(stdtrit(m - 1, 0.5 * (1 + LEVEL)) * squares.std(ddof=1) / np.sqrt(m))
+        ends = np.sqrt(np.maximum([squares.mean() - half, squares.mean() + half], 0.0))
+        return Ratio(value, float(ends[0]), float(ends[1]), m, f"rms of {m} measurements, t interval on their squares")
+    ends = [float(np.sqrt(np.mean(e[good] ** 2))) for e in (low, high)]
+    return Ratio(value, ends[0], ends[1], m, f"rms of {m} measurement{'s' * (m > 1)}, own intervals")
+
+
+def settled_level(norm: np.ndarray, decay: np.ndarray, power: int) -> tuple[float, float, float, int]:
+    """Mean weight norm of a stationary stretch and its batch-means t interval: (value, low, high, batches).
+
+    norm [m] at m checkpoints, decay [m − 1] between them. `power` 4 or 2: ‖w‖^power relaxes at rate power × x_e.
+    A batch must last two relaxation times, else neighbours are not independent: with fewer than three batches the
+    ends are NaN.
+    """
+    from scipy.special import stdtrit  # heavy
+
+    value = float(np.mean(norm))
+    times = np.concatenate([[0.0], np.cumsum(power * decay)])
+    count = int(min(times[-1] // 2, len(norm) // 2, 10))
+    if count < 3:
+        return value, np.nan, np.nan, count
+    which = np.minimum((times / times[-1] * count).astype(int), count - 1)
+    filled = np.unique(which)
+    if len(filled) < 3:
+        return value, np.nan, np.nan, len(filled)
+    means = np.array([norm[which == b].mean() for b in filled])
+    half = float(stdtrit(len(filled) - 1, 0.5 * (1 + LEVEL)) * means.std(ddof=1) / np.sqrt(len(filled)))
+    return value, value - half, value + half, len(filled)

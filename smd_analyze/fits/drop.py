@@ -1,0 +1,274 @@
+"""The relaxation rate, where a change of the learning rate tells it from a drift of the gradient's scale.
+
+Over a stretch of constant learning rate a drifting scale L(t) and a wrong rate look alike. Across a change they do
+not: ρ multiplies the decay, L(t) = L0 exp(b(t − t0)/T) drifts, and the profile likelihood of ρ over (L0, b) covers.
+Momentum: the map of SGD with x_e = ηλ/(1−α), its rate times 1 + A(1 + 3S*/S), A = αηλ/(1−α)², which joins the known
+limits of the three-moment recursion: 4x_e(1 + 4A) at equilibrium and 4x_e(1 + A) far above it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from smd_analyze.fits.regime import Regime
+from smd_analyze.fits.relaxation import segment, threshold
+
+SPACING = 5  # optimizer steps × (1 − α) that an interval must span
+FLOOR = 0.002  # relative error that no model of S is better than
+CHANGE = 1.5  # factor of the learning rate that counts as a change
+LAST, POWER = 3.0, 4.0  # relaxation times used after the change; ‖w‖⁴ relaxes at rate 4x_e
+EACH_SIDE = 2  # intervals at constant learning rate needed before and after it
+FEWEST = 6  # intervals in all
+MOST = 40  # intervals in all; denser checkpoints are thinned
+UNITS = 48  # units fitted per group, evenly chosen: the summary is their median
+RHO = np.linspace(np.log(0.25), np.log(4.0), 57)
+DRIFT = np.linspace(-4.0, 4.0, 17)
+VALID = 0.05  # largest momentum number A at which the corrected map is used
+WIDE = 3.0  # an interval whose ends differ by more than this factor tells nothing
+NOT_SEPARABLE = "not separable from a drifting gradient scale"
+ADVICE = "save checkpoints across a learning-rate change: {} and more on each side, {} optimizer steps apart"
+METHOD = (
+    "‖w‖⁴ across the learning-rate change at step {:g}: rate × ρ, gradient scale L0·exp(bt/T); profile likelihood, "
+    "median of {} units and of their 95 % intervals"
+)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Checkpoints (indices) around a learning-rate change, and the two phases of each interval: η_e, x_e, updates."""
+
+    edges: np.ndarray
+    eta: np.ndarray
+    decay: np.ndarray
+    updates: np.ndarray
+    momentum: float
+    validity: np.ndarray
+    change: float
+
+
+def relaxation_row_values(row: Any, vv: np.ndarray, r: Regime) -> list[dict[str, Any]]:
+    """Rows relaxation_rate [1/step, at the last learning rate] and relaxation_rate_ratio (over theory), or why not."""
+    advice = ADVICE.format(EACH_SIDE + 1, round(SPACING * r.smear))
+    if r.gap or r.no_decay or len(vv) < 2:
+        return [row("relaxation_rate", outcome=r.gap or "no decay: no equilibrium" if len(vv) > 1 else "one checkpoint")]
+    if r.optimizer not in ("sgd", "sgdw"):
+        return [row("relaxation_rate", outcome=f"not fitted for {r.optimizer}: its second moments lag behind the norm")]
+    window = find_window(r)
+    if window is None:
+        return [row("relaxation_rate", outcome=NOT_SEPARABLE, advice=advice)]
+    if window.validity.max() > VALID:
+        return [row("relaxation_rate", outcome=f"momentum too strong for the map: A = {window.validity.max():.2g}")]
+    good = np.flatnonzero(np.isfinite(vv[window.edges]).all(axis=0) & (vv[window.edges] > 0).all(axis=0))
+    if not len(good):
+        return [row("relaxation_rate", outcome="no unit with finite norms throughout")]
+    chosen = good[np.unique(np.linspace(0, len(good) - 1, UNITS).astype(int))]
+    best, low, high = (np.exp(x) for x in fit_ratio(vv[np.ix_(window.edges, chosen)] ** 2, window))
+    ratio, bottom, top = (float(np.median(x)) for x in (best, low, high))
+    if not (np.isfinite(bottom + top) and bottom > 0 and top / bottom < WIDE):
+        return [row("relaxation_rate", outcome=NOT_SEPARABLE, advice=advice)]
+    p10, p90 = np.percentile(best, [10, 90])
+    theory = textbook_rate(float(window.decay[-1, -1]), float(window.validity[-1]))
+    outcome = "theory's rate inside the interval" if bottom <= 1 <= top else "theory's rate outside the interval"
+    more = {"method": METHOD.format(window.change, len(chosen)), "outcome": outcome}
+    return [
+        row("relaxation_rate", ratio * theory, bottom * theory, top * theory, p10=p10 * theory, p90=p90 * theory, **more),
+        row("relaxation_rate_ratio", ratio, bottom, top, p10=p10, p90=p90, **more),
+    ]
+
+
+def textbook_rate(decay: float, validity: float) -> float:
+    """r of S near equilibrium, per step: 4x_e(1 + 4A + 1.5x_e), to first order in A = αηλ/(1−α)² and x_e."""
+    return 4 * decay * (1 + 4 * validity + 1.5 * decay)
+
+
+def find_window(r: Regime) -> Window | None:
+    """The largest change of the learning rate with constant stretches on both sides, as far as these reach."""
+    usable = np.isfinite(r.decay) & np.isfinite(r.rate_first) & np.isfinite(r.rate_last) & (r.decay > 0) & r.located
+    steady = usable & ~r.changes & (r.rate_first > 0)
+    n, best, found = len(usable), np.log(CHANGE), None
+    for i in range(n - 1):
+        if not steady[i]:
+            continue
+        j = i + 1
+        while j < n and not steady[j] and usable[j] and j - i <= 2:
+            j += 1
+        if j >= n or not steady[j]:
+            continue
+        factor = abs(np.log(r.rate_first[j] / r.rate_last[i]))
+        begin, end = _reach(r, steady, i, -1), _reach(r, steady, j, +1)
+        if factor > best and i - begin + 1 >= EACH_SIDE and end - j + 1 >= EACH_SIDE:
+            best, found = factor, (begin, i, j, end)
+    return None if found is None else _window(r, *_near(r, *found))
+
+
+def _reach(r: Regime, steady: np.ndarray, i: int, way: int) -> int:
+    """Last index of the constant stretch that begins at i, going `way`."""
+    while 0 <= i + way < len(steady) and steady[i + way] and r.same(min(i, i + way), max(i, i + way)):
+        i += way
+    return i
+
+
+def _near(r: Regime, begin: int, before: int, after: int, end: int) -> tuple[int, int, int, int]:
+    """Keep what is near the change: there the drift of L is a straight line. POWER × decay counts relaxation times.
+
+    After it up to LAST relaxation times, before it half as many updates; EACH_SIDE + 1 intervals where there are so many.
+    """
+    passed = POWER * np.cumsum(r.decay[after : end + 1])
+    end = min(end, after + max(int(np.searchsorted(passed, LAST)), EACH_SIDE))
+    updates = np.cumsum(r.updates[begin : before + 1][::-1])
+    back = int(np.searchsorted(updates, 0.5 * r.updates[after : end + 1].sum()))
+    return max(begin, before - max(back, EACH_SIDE)), before, after, end
+
+
+def _window(r: Regime, begin: int, before: int, after: int, end: int) -> Window | None:
+    edges = sorted({*_thin(r, begin, before + 1), *_thin(r, after, end + 1)})
+    momentum = float(np.nan_to_num(r.momentum[end]))
+    gain = (1 - float(r.dampening[end])) / (1 - momentum)
+    etas, decays, updates = [], [], []
+    for a, b in zip(edges, edges[1:], strict=False):
+        first, last, k = r.rate_first[a], r.rate_last[b - 1], r.updates[a:b].sum()
+        share = 1.0 if first == last else (r.rate_sum[a:b].sum() / k - last) / (first - last)
+        split = np.clip(share, 0, 1) * k
+        lam = np.array([r.weight_decay[a], r.weight_decay[b - 1]])
+        eta = np.array([first, last])
+        etas.append(eta * gain)
+        decays.append(eta * lam * (gain if r.optimizer == "sgd" else 1.0))
+        updates.append((split, k - split))
+    eta, decay, updates = np.array(etas), np.array(decays), np.array(updates)
+    if len(updates) < FEWEST or (updates.sum(axis=1) < SPACING * r.smear).any():
+        return None
+    validity = momentum * decay.max(axis=1) / (1 - momentum) if r.optimizer == "sgd" else np.zeros(len(decay))
+    return Window(np.array(edges), eta, decay, updates, momentum, validity, float(r.steps[before + 1]))
+
+
+def _thin(r: Regime, begin: int, end: int) -> list[int]:
+    """Checkpoints begin … end, at least the needed spacing apart, not more than half of MOST; both ends kept."""
+    total = float(r.updates[begin:end].sum())
+    shortest = max(SPACING * r.smear, total / (MOST // 2) * (1 - 1e-9))
+    kept, span = [begin], 0.0
+    for i in range(begin, end):
+        span += r.updates[i]
+        left = float(r.updates[i + 1 : end].sum())
+        if span >= shortest and (left >= shortest or left == 0):
+            kept.append(i + 1)
+            span = 0.0
+    return kept if kept[-1] == end else [*kept[:-1], end] if len(kept) > 1 else [begin, end]
+
+
+def fit_ratio(s: np.ndarray, w: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """ln ρ of every unit with the ends of its 95 % profile interval (infinite where the grid ends first).
+
+    s [m + 1, units] is ‖w‖⁴ at the window's checkpoints.
+    """
+    m, units = len(w.updates), s.shape[1]
+    coarse = np.broadcast_to(RHO[:, None], (len(RHO), units))
+    likelihood, q = _profile(coarse, s, w, None)
+    at = likelihood.argmax(axis=0)
+    noise = np.take_along_axis(q, at[None], axis=0)[0] / max(m - 3, 1)
+    floor = (FLOOR * s[1:]) ** 2 / np.maximum(noise, 1e-300)
+    likelihood, _ = _profile(coarse, s, w, floor)
+    width = RHO[1] - RHO[0]
+    middle, grids, values = coarse[likelihood.argmax(axis=0), 0], [coarse], [likelihood]
+    for reach in (2 * width, 0.2 * width):
+        grid = middle + np.linspace(-reach, reach, 33)[:, None]
+        fine, _ = _profile(grid, s, w, floor)
+        grids.append(grid)
+        values.append(fine)
+        middle = np.take_along_axis(grid, fine.argmax(axis=0)[None], axis=0)[0]
+    grid, value = np.concatenate(grids), np.concatenate(values)
+    order = grid.argsort(axis=0, kind="stable")
+    grid, value = np.take_along_axis(grid, order, axis=0), np.take_along_axis(value, order, axis=0)
+    limit = threshold(m, 3)
+    ends = np.array([_ends(grid[:, u], 2 * (value[:, u].max() - value[:, u]), limit) for u in range(units)])
+    return np.take_along_axis(grid, value.argmax(axis=0)[None], axis=0)[0], ends[:, 0], ends[:, 1]
+
+
+def _ends(x: np.ndarray, loss: np.ndarray, limit: float) -> tuple[float, float]:
+    """Outermost points within `limit` of the best, interpolated; infinite at the grid's ends."""
+    inside = np.flatnonzero(loss <= limit)
+    a, b = inside[0], inside[-1]
+
+    def between(i: int, j: int) -> float:
+        return float(x[i] + (x[j] - x[i]) * (limit - loss[i]) / (loss[j] - loss[i]))
+
+    return between(a, a - 1) if a > 0 else -np.inf, between(b, b + 1) if b < len(x) - 1 else np.inf
+
+
+def _profile(
+    log_rho: np.ndarray, s: np.ndarray, w: Window, floor: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(log likelihood, Q) [R, units], profiled over L0 and the drift b, at log_rho [R, units]."""
+    drift = np.broadcast_to(DRIFT[:, None, None], (len(DRIFT), *log_rho.shape))
+    q, penalty = _residuals(log_rho, drift, s, w, floor)
+    for step in (0.25, 0.0625):
+        middle = np.take_along_axis(drift, q.argmin(axis=0)[None], axis=0)
+        drift = middle + step * np.linspace(-2, 2, 9)[:, None, None]
+        q, penalty = _residuals(log_rho, drift, s, w, floor)
+    best = _bottom(np.log(q))
+    return -0.5 * len(w.updates) * best - 0.5 * penalty, np.exp(best)
+
+
+def _bottom(y: np.ndarray) -> np.ndarray:
+    """Smallest value along axis 0, by a parabola through the lowest point and its neighbours."""
+    i = np.clip(y.argmin(axis=0), 1, len(y) - 2)[None]
+    a, b, c = (np.take_along_axis(y, i + k, axis=0)[0] for k in (-1, 0, 1))
+    bend = a - 2 * b + c
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lowest = b - (a - c) ** 2 / (8 * bend)
+    return np.where((bend > 0) & (np.abs(a - c) <= 2 * bend), lowest, np.minimum(np.minimum(a, b), c))
+
+
+def _residuals(
+    log_rho: np.ndarray, drift: np.ndarray, s: np.ndarray, w: Window, floor: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted residual sum Q [D, R, units] with L0 profiled, and Σ ln of the variances [R, units]."""
+    rho = np.exp(log_rho)
+    ends = np.cumsum(w.updates.sum(axis=1))
+    times = (ends - 0.5 * w.updates.sum(axis=1)) / ends[-1]
+    maps = []
+    penalty = np.zeros(rho.shape)
+    for i in range(len(w.updates)):
+        pieces = [segment(w.eta[i, p], rho * w.decay[i, p], w.updates[i, p]) for p in (0, 1)]
+        c = pieces[1][0] ** 2 * pieces[0][2] + pieces[1][2]
+        if floor is not None:
+            c = c + floor[i]
+        penalty += np.log(c)
+        maps.append((pieces, c))
+    scale = None
+    for _ in range(1 if w.validity.max() == 0 else 3):
+        top = np.zeros(drift.shape)
+        bottom = np.zeros(drift.shape)
+        squares = np.zeros(drift.shape)
+        for i, (pieces, c) in enumerate(maps):
+            growth = np.exp(drift * times[i])
+            phi, b = _corrected(pieces, s, i, scale, growth, w, rho)
+            y = s[i + 1] - phi * s[i]
+            b = b * growth
+            top += y * b / c
+            bottom += b * b / c
+            squares += y * y / c
+        scale = top / bottom
+    return np.maximum(squares - top * top / bottom, 1e-300 + 1e-13 * squares), penalty
+
+
+def _corrected(
+    pieces: list[tuple[np.ndarray, ...]], s: np.ndarray, i: int, scale: np.ndarray | None, growth: np.ndarray, w: Window,
+    rho: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Φ and B of interval i with the rate's momentum correction, from the last estimate of L0."""
+    phi, b = np.ones(1), np.zeros(1)
+    for p in (0, 1):
+        if w.updates[i, p] == 0:
+            continue
+        one, source, _ = pieces[p]
+        if scale is not None and w.validity[i] > 0:
+            rest = source / (1 - one)  # S* per L
+            strength = w.momentum * rho * w.decay[i, p] / (1 - w.momentum)
+            above = np.clip(rest * scale * growth / np.sqrt(s[i] * s[i + 1]), 0, 10)
+            faster = one ** (1 + strength * (1 + 3 * above))
+            source, one = rest * (1 - faster), faster
+        phi, b = phi * one, b * one + source
+    return phi, b

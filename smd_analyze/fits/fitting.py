@@ -1,0 +1,232 @@
+"""fit(): one table of estimates, a row per group and quantity, each with its interval or the reason why it has none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from smd_analyze.fits import agreement, index
+from smd_analyze.fits.drop import relaxation_row_values
+from smd_analyze.fits.regime import FOURTH_POWER, Regime, regime
+from smd_analyze.records.group import Group
+from smd_analyze.records.schedule import Schedule
+from smd_analyze.records.statistics import Statistics, UnitSeries
+
+SCHEMA: dict[str, Any] = {
+    "group": pl.String, "unit": pl.Int64, "quantity": pl.String, "value": pl.Float64, "low": pl.Float64,
+    "high": pl.Float64, "level": pl.Float64, "p10": pl.Float64, "p90": pl.Float64, "method": pl.String,
+    "outcome": pl.String, "advice": pl.String,
+}  # fmt: skip
+INVARIANT = ("invariant", "jointly invariant")
+STATIONARY, SPREAD, MOVING = "stationary", "stationary in the median, units differ", "still moving"
+MORE = "save at least {} checkpoints, {} optimizer steps apart or more, at a constant learning rate"
+Row = dict[str, Any]
+
+
+def fit(
+    stats: Statistics, schedule: Schedule, angular_updates: pl.DataFrame, predictions: pl.DataFrame
+) -> pl.DataFrame:
+    """Estimates of every group: columns group, unit (null: the whole group), quantity, value, low, high, level
+    (coverage that the interval claims), p10, p90 (over the units), method, outcome, advice.
+
+    Quantities: equilibrium_index, stationary_since (a step), level, level_ratio (over the predicted norm),
+    agreement (measured over predicted angular update), relaxation_rate (1/step), relaxation_rate_ratio,
+    effective_learning_rate. What cannot be told has a null value, an outcome that says why, and an advice.
+    """
+    angles = _by_group(angular_updates)
+    predicted = _by_group(predictions)
+    rows: list[Row] = []
+    for group in stats.groups:
+        series = stats.units(group.name)
+        rows += fit_group(group, series, regime(group, series.steps, schedule), angles, predicted)
+    return pl.DataFrame(rows, schema=SCHEMA)
+
+
+def fit_group(
+    group: Group, series: UnitSeries, r: Regime, angles: Mapping[str, list[Row]], predicted: Mapping[str, list[Row]]
+) -> list[Row]:
+    """All rows of one group."""
+    row = _writer(group.name)
+    present = np.isfinite(series.vv).any(axis=1)
+    found = _stationarity(series, r)
+    rows = [*_index_rows(row, series, r, found, int(present.sum()))]
+    rows += _level_rows(row, series, r, found, predicted.get(group.name, []))
+    rows.append(_agreement_row(row, group, found, series, r, angles.get(group.name, []), predicted.get(group.name, [])))
+    rows += relaxation_row_values(row, series.vv, r) if group.status in INVARIANT else []
+    rows.append(_effective_rate_row(row, series, r))
+    return rows
+
+
+def _by_group(table: pl.DataFrame) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in table.iter_rows(named=True):
+        found.setdefault(row["group"], []).append(row)
+    return found
+
+
+def _writer(group: str) -> Any:
+    """A function that makes a row of the table: NaN becomes null, an interval gets its level."""
+
+    def row(
+        quantity: str, value: float | None = None, low: float | None = None, high: float | None = None, **more: Any
+    ) -> Row:
+        made: Row = dict.fromkeys(SCHEMA)
+        made |= {"group": group, "quantity": quantity, "method": "", "outcome": "", "advice": ""}
+        made |= {"value": value, "low": low, "high": high} | more
+        for key in ("value", "low", "high", "p10", "p90"):
+            if made[key] is not None:
+                made[key] = float(made[key]) if np.isfinite(made[key]) else None
+        if made["low"] is not None and made["level"] is None:
+            made["level"] = index.LEVEL
+        return made
+
+    return row
+
+
+def _stationarity(series: UnitSeries, r: Regime) -> index.Stationarity | None:
+    """Of the last stretch with a constant learning rate; of the last half of the run where it always changes."""
+    if r.gap or r.no_decay or len(series.vv) < 2:
+        return None
+    start = r.final_stretch()
+    if start >= len(r.decay):
+        start = len(r.decay) // 2
+    found = index.blocks(series.vv, r, start)
+    return None if found is None else index.stationarity(found)
+
+
+def _why_not(series: UnitSeries, r: Regime, count: int) -> tuple[str, str]:
+    """Outcome and advice where there is no equilibrium index."""
+    if count < 2:
+        return "not identifiable: one checkpoint", MORE.format(index.FEWEST + 1, round(index.SPACING * r.smear))
+    if r.gap:
+        return r.gap, "say it with an option or --settings run.toml"
+    if r.no_decay:
+        return "no decay: no equilibrium", "none: without weight decay the norm only grows"
+    return f"not identifiable: {count} checkpoints", MORE.format(index.FEWEST + 1, round(index.SPACING * r.smear))
+
+
+def _index_rows(row: Any, series: UnitSeries, r: Regime, found: index.Stationarity | None, count: int) -> list[Row]:
+    """equilibrium_index and stationary_since."""
+    if found is None:
+        outcome, advice = _why_not(series, r, count)
+        return [row(q, outcome=outcome, advice=advice) for q in ("equilibrium_index", "stationary_since")]
+    method = (
+        f"norms of {found.blocks} intervals from step {series.steps[found.first]:g} on, median over units, t interval"
+    )
+    if r.final_stretch() >= len(r.decay):
+        method += "; the learning rate changes throughout"
+    numbers = {"p10": found.p10, "p90": found.p90}
+    if found.since is not None:
+        spread = max(abs(found.p10), abs(found.p90)) > 3 * index.TOLERANCE
+        outcome = SPREAD if spread else STATIONARY
+        return [
+            row("equilibrium_index", found.value, found.low, found.high, method=method, outcome=outcome, **numbers),
+            row("stationary_since", series.steps[found.since], method=EQUIVALENCE_TEST, outcome=outcome),
+        ]
+    if found.blocks < index.FEWEST:
+        outcome, advice = f"not identifiable: {count} checkpoints", MORE.format(
+            index.FEWEST + 1, round(index.SPACING * r.smear)
+        )  # fmt: skip
+        if found.blocks < count - 1:
+            outcome = f"not identifiable: {found.blocks} intervals at one learning rate"
+    else:
+        outcome, advice = MOVING, "train on, or compare at a constant learning rate"
+    return [
+        row(
+            "equilibrium_index",
+            found.value,
+            found.low,
+            found.high,
+            method=method,
+            outcome=outcome,
+            advice=advice,
+            **numbers,
+        ),
+        row("stationary_since", method=EQUIVALENCE_TEST, outcome=outcome, advice=advice),
+    ]
+
+
+EQUIVALENCE_TEST = f"90 % interval of the equilibrium index within ±{index.TOLERANCE:g} from this step to the end"
+
+
+def _level_rows(
+    row: Any, series: UnitSeries, r: Regime, found: index.Stationarity | None, predicted: list[Row]
+) -> list[Row]:
+    """level and level_ratio, of the stationary stretch."""
+    if found is None or found.since is None:
+        return [row("level", outcome="the norm is not known to be stationary", advice="see stationary_since")]
+    norm = np.sqrt(np.nansum(series.vv[found.since :], axis=1))
+    power = 4 if r.optimizer in FOURTH_POWER else 2
+    value, low, high, batches = agreement.settled_level(norm, r.decay[found.since :], power)
+    short = not np.isfinite(low)
+    method = f"mean weight norm from step {series.steps[found.since]:g} on, {batches} batch means"
+    advice = "the stretch lasts less than six relaxation times: train on for an interval" if short else ""
+    rows = [row("level", value, low, high, method=method, outcome=STATIONARY, advice=advice)]
+    last = predicted[-1] if predicted else {}
+    theory = last.get("equilibrium_norm")
+    if theory and last.get("norm_basis") == "theory":
+        method = "level over the norm that theory predicts"
+        rows.append(row("level_ratio", value / theory, low / theory, high / theory, method=method, outcome=STATIONARY))
+    return rows
+
+
+def measured_rows(rows: list[Row]) -> list[Row]:
+    """The independent measurements to use: one method, consecutive checkpoints before buffers unless these are more."""
+    kinds = {m: [a for a in rows if a["independent"] and a["method"] == m] for m in ("consecutive", "buffer")}
+    kinds = {m: [a for a in found if a["angular_update"] is not None] for m, found in kinds.items()}
+    return max(kinds.values(), key=len)
+
+
+def within(rows: list[Row], since: float | None) -> list[Row]:
+    """The rows from step `since` on; of those none, or without `since`, the last row."""
+    later = [] if since is None else [a for a in rows if a["step_from"] >= since or _single(a) and a["step_to"] >= since]
+    return later or rows[-1:]
+
+
+def _single(row: Row) -> bool:
+    """Whether it is the angle of one update, read at the checkpoint that it made."""
+    return row["steps_covered"] == 1
+
+
+def _agreement_row(
+    row: Any, group: Group, found: index.Stationarity | None, series: UnitSeries, r: Regime, angles: list[Row],
+    predicted: list[Row],
+) -> Row:  # fmt: skip
+    """Measured over predicted angular update, in the stationary stretch; elsewhere of the last measurement."""
+    measured = sorted(measured_rows(angles), key=lambda a: a["step_to"])
+    if not measured:
+        advice = "save two checkpoints one step apart, or the optimizer state"
+        return row("agreement", outcome="no independent measurement", advice=advice)
+    equilibrium = {p["step"]: p["equilibrium_angular_update"] for p in predicted}
+    since = None if found is None or found.since is None else float(series.steps[found.since])
+    used = within(measured, since)
+    theory = np.array([equilibrium.get(a["step_to"]) or np.nan for a in used])
+    ends = [
+        np.array([np.nan if a[k] is None else a[k] for a in used], float) / theory
+        for k in ("angular_update", "angular_update_low", "angular_update_high")
+    ]
+    ratio = agreement.rms_interval(*ends)
+    if ratio is None:
+        return row("agreement", outcome="no prediction", advice=r.gap or "see the findings")
+    method = f"{used[0]['method']}, {ratio.method}"
+    outcome, advice = ratio.outcome, ""
+    if group.status not in INVARIANT:
+        outcome = "reference only: not scale-invariant"
+    elif since is None:
+        outcome, advice = "measured, not at equilibrium", "the ratio tells that the norm is not stationary"
+    return row("agreement", ratio.value, ratio.low, ratio.high, method=method, outcome=outcome, advice=advice)
+
+
+def _effective_rate_row(row: Any, series: UnitSeries, r: Regime) -> Row:
+    """η/‖w‖² of the units at the last checkpoint."""
+    rate = r.rate_last[-1] if len(r.rate_last) else np.nan
+    norms = series.vv[-1] if len(series.vv) else np.array([])
+    norms = norms[np.isfinite(norms) & (norms > 0)]
+    if not np.isfinite(rate) or not len(norms):
+        return row("effective_learning_rate", outcome=r.gap or "no finite norm", advice="--lr" if not r.gap else "")
+    p10, median, p90 = np.percentile(rate / norms, [10, 50, 90])
+    method = f"learning rate of the last update over squared norm at step {series.steps[-1]:g}, median over units"
+    return row("effective_learning_rate", median, p10=p10, p90=p90, method=method)

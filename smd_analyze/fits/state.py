@@ -1,0 +1,69 @@
+"""The state of a layer in words, claiming no more than may be: norms show stationarity, measured angles agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from smd_analyze.fits.agreement import AGREES, DIFFERS, UNSURE
+from smd_analyze.fits.fitting import INVARIANT, MOVING, SPREAD, STATIONARY
+from smd_analyze.records.group import Group
+
+RELAXED = 3.0  # half-lives after which a norm that still moves is no longer said to relax
+Fit = Mapping[str, Any]
+
+
+def plus_minus(fit: Fit) -> str:
+    """`0.99 ± 0.02`, or the value alone where there is no interval."""
+    if fit["value"] is None:
+        return "?"
+    if fit["low"] is None or fit["high"] is None:
+        return f"{fit['value']:.2f}"
+    return f"{fit['value']:.2f} ± {max(0.5 * (fit['high'] - fit['low']), 0.005):.2f}"
+
+
+def describe(group: Group, fits: Mapping[str, Fit], half_lives: float | None, growth: float | None, notes: str) -> str:
+    """At most about 60 characters.
+
+    `fits` maps quantity to the group's row; `half_lives` are those passed at the last checkpoint, `growth` the norm's
+    relative growth per 1000 steps over the last interval, `notes` what the angular updates' notes say.
+    """
+    if group.status == "dead":
+        return "dead: no gradient, the loss does not depend on it"
+    if group.status == "not invariant":
+        return "theory does not apply: not scale-invariant"
+    if group.status not in INVARIANT:
+        return "scale invariance unknown"
+    guess = " (if invariant)" if group.evidence == "guessed" else ""
+    return _claim(fits, half_lives, growth, notes) + guess
+
+
+def _claim(fits: Mapping[str, Fit], half_lives: float | None, growth: float | None, notes: str) -> str:
+    ei, since, ratio = fits["equilibrium_index"], fits["stationary_since"], fits["agreement"]
+    outcome = ei["outcome"]
+    if outcome.startswith("no decay"):
+        if growth is None:
+            return "no decay: no equilibrium"
+        verb = "grows" if growth >= 0 else "shrinks"
+        return f"no decay: no equilibrium, norm {verb} {abs(growth):.2g} %/1000 steps"
+    if "below resolution" in notes:
+        return "below resolution: steps smaller than the saved rounding"
+    if since["value"] is not None:
+        text = f"norm stationary since step {since['value']:.0f}"
+        if ratio["outcome"] == AGREES:
+            return f"{text}; rotation agrees: {plus_minus(ratio)}"
+        if ratio["outcome"] == DIFFERS:
+            return f"{text}; rotation differs: {plus_minus(ratio)}"
+        if ratio["outcome"] == UNSURE:
+            return f"{text}; rotation {plus_minus(ratio)}: too wide"
+        return f"{text}, EI = {plus_minus(ei)}" + (", units differ" if outcome == SPREAD else "")
+    if outcome == MOVING:
+        if half_lives is not None and half_lives < RELAXED:
+            return f"still relaxing: {half_lives:.1f} half-lives"
+        return f"norm still moves, EI = {plus_minus(ei)}"
+    return outcome
+
+
+def settled(fits: Mapping[str, Fit]) -> bool:
+    """Whether the norm is stationary."""
+    return fits["equilibrium_index"]["outcome"] in (STATIONARY, SPREAD)

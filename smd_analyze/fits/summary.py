@@ -1,0 +1,139 @@
+"""summarise(): the verdict and the table that a person reads, one row per group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from smd_analyze.fits.fitting import INVARIANT, measured_rows, within
+from smd_analyze.fits.regime import Regime, regime
+from smd_analyze.fits.state import describe, settled
+from smd_analyze.fits.verdict import verdict
+from smd_analyze.records.group import Group, Groups
+from smd_analyze.records.schedule import Schedule
+from smd_analyze.records.statistics import Statistics
+
+Row = dict[str, Any]
+TEXT = (
+    "group", "role", "status", "evidence", "granularity", "parameter_group", "level_basis", "state", "advice",
+)  # fmt: skip
+COLUMNS = (
+    "group", "role", "status", "evidence", "granularity", "units", "numel", "parameter_group", "weight_norm", "level",
+    "level_basis", "implied", "implied_low", "implied_high", "measured", "measured_low", "measured_high",
+    "equilibrium", "ratio", "ratio_low", "ratio_high", "half_lives", "equilibrium_index", "equilibrium_index_low",
+    "equilibrium_index_high", "effective_learning_rate", "state", "advice",
+)  # fmt: skip
+SCHEMA: dict[str, Any] = {
+    c: pl.String if c in TEXT else pl.Int64 if c in ("units", "numel") else pl.Float64 for c in COLUMNS
+}
+
+
+def summarise(
+    stats: Statistics, schedule: Schedule, angular_updates: pl.DataFrame, predictions: pl.DataFrame,
+    fits: pl.DataFrame, groups: Groups, run_steps: Sequence[int] | None = None,
+) -> tuple[str, pl.DataFrame]:  # fmt: skip
+    """The verdict in one sentence, and the `layers` table.
+
+    `implied` is the rms angular update per step that the norms imply, `measured` that of independent measurements,
+    both over the stationary stretch (else of the last one); `ratio` is measured over equilibrium. `level` is the norm
+    at which the series settled, else the predicted one; `level_basis` says which. `state` claims agreement only of
+    independent measurements.
+    """
+    by_group = {g: _by_quantity(fits, g) for g in fits["group"].unique()}
+    norms = _last_norms(stats.table)
+    grouped_angles, grouped_predictions = _rows_of(angular_updates), _rows_of(predictions)
+    rows: list[Row] = []
+    states: list[tuple[Group, Mapping[str, Row], Row]] = []
+    for group in groups.groups:
+        quantities = by_group.get(group.name)
+        if quantities is None:
+            continue
+        r = regime(group, np.array(stats.steps), schedule)
+        row = _layer(
+            group, quantities, norms.get(group.name, []), grouped_angles.get(group.name, []),
+            grouped_predictions.get(group.name, []), r, schedule,
+        )  # fmt: skip
+        rows.append(row)
+        states.append((group, quantities, row))
+    return verdict(states, len(stats.steps if run_steps is None else run_steps)), pl.DataFrame(rows, schema=SCHEMA)
+
+
+def _layer(
+    group: Group, fits: Mapping[str, Row], norms: list[tuple[int, float]], angles: list[Row], predicted: list[Row],
+    r: Regime, schedule: Schedule,
+) -> Row:  # fmt: skip
+    since = fits["stationary_since"]["value"]
+    implied = within([a for a in angles if a["method"] == "norms" and a["angular_update"] is not None], since)
+    measured = within(sorted(measured_rows(angles), key=lambda a: a["step_to"]), since)
+    last = predicted[-1] if predicted else {}
+    level, basis = fits["level"]["value"], "measured"
+    if level is None:
+        level, basis = last.get("equilibrium_norm"), last.get("norm_basis") or ""
+        basis = basis if level is not None else ""
+    names = dict.fromkeys(schedule.parameter_group.get(m.parameter, group.parameter_group) for m in group.members)
+    row: Row = {
+        "group": group.name, "role": group.role, "status": group.status, "evidence": group.evidence,
+        "granularity": group.granularity, "units": group.units, "numel": group.numel,
+        "parameter_group": ", ".join(names), "weight_norm": norms[-1][1] if norms else None, "level": level,
+        "level_basis": basis, "equilibrium": last.get("equilibrium_angular_update"),
+        "half_lives": last.get("half_lives"),
+        "effective_learning_rate": fits["effective_learning_rate"]["value"],
+    }  # fmt: skip
+    for name, found in (("implied", implied), ("measured", measured)):
+        for end in ("", "_low", "_high"):
+            row[name + end] = _rms([a[f"angular_update{end}"] for a in found])
+    for name, quantity in (("ratio", "agreement"), ("equilibrium_index", "equilibrium_index")):
+        row |= {
+            name: fits[quantity]["value"],
+            f"{name}_low": fits[quantity]["low"],
+            f"{name}_high": fits[quantity]["high"],
+        }
+    notes = " ".join(str(a.get("note") or "") for a in angles)
+    row["state"] = describe(group, fits, row["half_lives"], _growth(norms, r), notes)
+    row["advice"] = _advice(group, fits)
+    return row
+
+
+def _advice(group: Group, fits: Mapping[str, Row]) -> str:
+    """The first thing to do about what could not be told, of the quantities that the state speaks of."""
+    if group.status not in INVARIANT:
+        return ""
+    wanted = ("equilibrium_index", "agreement") if not settled(fits) else ("agreement",)
+    return next((fits[q]["advice"] for q in wanted if fits[q]["advice"]), "")
+
+
+def _rms(values: list[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.sqrt(np.mean(np.square(known)))) if known and len(known) == len(values) else None
+
+
+def _growth(norms: list[tuple[int, float]], r: Regime) -> float | None:
+    """Per cent by which the norm grows in 1000 optimizer steps, over the last interval."""
+    if len(norms) < 2 or not len(r.updates) or norms[-2][1] <= 0 or r.updates[-1] <= 0:
+        return None
+    return 1e5 * float(np.log(norms[-1][1] / norms[-2][1])) / float(r.updates[-1])
+
+
+def _by_quantity(fits: pl.DataFrame, group: str) -> dict[str, Row]:
+    rows = fits.filter((pl.col("group") == group) & pl.col("unit").is_null()).iter_rows(named=True)
+    return {row["quantity"]: row for row in rows}
+
+
+def _rows_of(table: pl.DataFrame) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in table.iter_rows(named=True):
+        found.setdefault(row["group"], []).append(row)
+    return found
+
+
+def _last_norms(table: pl.DataFrame) -> dict[str, list[tuple[int, float]]]:
+    """Of each group the (step, weight_norm) that are known, in order."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for group, step, norm in table.select("group", "step", "weight_norm").sort("step").iter_rows():
+        if norm is not None and norm > 0:
+            found.setdefault(group, []).append((step, norm))
+    return found
+

@@ -1,0 +1,91 @@
+"""One honest sentence about the run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from smd_analyze.fits.agreement import AGREES, DIFFERS
+from smd_analyze.fits.fitting import INVARIANT, MOVING
+from smd_analyze.fits.state import RELAXED, settled
+from smd_analyze.records.group import Group
+
+Row = dict[str, Any]
+State = tuple[Group, Mapping[str, Row], Row]
+
+
+def verdict(states: Sequence[State], checkpoints: int) -> str:
+    """Say how many scale-invariant weights are stationary, how many agree with theory, and what the rest do.
+
+    `states` are (group, its fits by quantity, its row of `layers`).
+    """
+    if not states:
+        return "Nothing was analysed: no weight with two dimensions or more was found."
+    invariant = [s for s in states if s[0].status in INVARIANT]
+    if not invariant:
+        unknown = sum(s[0].status == "unknown" for s in states)
+        why = (
+            f"of {unknown} of {len(states)} weights it is unknown"
+            if unknown
+            else f"{_count(len(states), 'weight')} shown"
+        )
+        return f"No scale-invariant weight found ({why}): norms and angles are shown, theory is a reference only."
+    guessed = sum(g.evidence == "guessed" for g, _, _ in invariant)
+    n, noun = len(invariant), _count(len(invariant), "scale-invariant weight")
+    if guessed == n:
+        noun = _count(n, "presumably scale-invariant weight")
+    outcomes = Counter(f["equilibrium_index"]["outcome"] for _, f, _ in invariant)
+    common, times = outcomes.most_common(1)[0]
+    if times == n and common.startswith("no decay"):
+        return f"Weight decay is 0: no equilibrium exists ({noun})."
+    still = [s for s in invariant if settled(s[1])]
+    if times == n and not still and common != MOVING:
+        found = "one checkpoint" if checkpoints == 1 else f"{checkpoints} checkpoints"
+        return f"{noun} in {found}; the balance cannot be told: {common}."
+    parts = [f"{len(still)} of {noun} {'has' if len(still) == 1 else 'have'} a stationary norm"]
+    parts += _agreement(still)
+    parts += _rest([s for s in invariant if not settled(s[1])])
+    if 0 < guessed < n:
+        parts.append(f"invariance is guessed for {guessed}")
+    return "; ".join(parts) + "."
+
+
+def _agreement(still: Sequence[State]) -> list[str]:
+    """What independent measurements say of the stationary ones."""
+    if not still:
+        return []
+    ratios = [row["ratio"] for _, f, row in still if f["agreement"]["outcome"] == AGREES]
+    differ = [row["ratio"] for _, f, row in still if f["agreement"]["outcome"] == DIFFERS]
+    if not ratios and not differ:
+        return ["no independent measurement tells whether the rotation agrees with theory"]
+    parts = []
+    if ratios:
+        parts.append(f"measured rotation agrees with theory in {len(ratios)} ({_range(ratios)})")
+    if differ:
+        parts.append(f"measured rotation differs from theory in {len(differ)} ({_range(differ)})")
+    return parts
+
+
+def _rest(moving: Sequence[State]) -> list[str]:
+    counts: Counter[str] = Counter()
+    for _, fits, row in moving:
+        outcome = fits["equilibrium_index"]["outcome"]
+        if outcome == MOVING:
+            young = row["half_lives"] is not None and row["half_lives"] < RELAXED
+            outcome = "still relax" if young else "still move"
+        counts[outcome] += 1
+    verbs = {"still relax": "still relaxes", "still move": "still moves"}
+    return [
+        f"{n} {verbs.get(what, what) if n == 1 else what}" if what in verbs else f"of {n}: {what}"
+        for what, n in counts.most_common()
+    ]
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return low if low == high else f"{low}–{high}"

@@ -1,0 +1,220 @@
+"""Model and inputs → verdicts for the run's parameters, proved on the model's graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch.fx import Node
+
+from smd_analyze.errors import UsageError
+from smd_analyze.invariance.degrees import Degrees, Parameter
+from smd_analyze.invariance.example_inputs import candidates
+from smd_analyze.invariance.matching import match_names
+from smd_analyze.invariance.modules import role, split
+from smd_analyze.invariance.reading import Part, Reading, read, read_best
+from smd_analyze.invariance.rules import RULES
+from smd_analyze.invariance.specs import label, load_inputs, load_model
+from smd_analyze.invariance.tracing import Graph, module_of, trace
+from smd_analyze.invariance.verdicts import Verdict
+from smd_analyze.invariance.walking import operation, walk
+from smd_analyze.records.finding import Finding
+from smd_analyze.records.group import Granularity
+from smd_analyze.records.run import LazyTensor
+
+NORM_CLASSES = ("Norm", "norm", "BatchNorm")
+
+
+def graph_verdicts(
+    model: str | Callable[..., Any], inputs: Any, tensors: Mapping[str, LazyTensor], guessed: Sequence[Verdict]
+) -> tuple[list[Verdict], str, list[Finding]]:
+    """A verdict for each of the run's `tensors`, what they rest on, and what did not fit.
+
+    Tensors that the model does not have keep their `guessed` verdict, with a finding.
+    """
+    network, name = load_model(model), label(model)
+    graph = _traced(network, inputs, name)
+    proved = analyse(graph)
+    matched, findings = match_names(graph, tensors, name)
+    verdicts: list[Verdict] = []
+    for parameter in tensors:
+        own = matched.get(parameter)
+        if own is None:
+            verdicts += [v for v in guessed if v.parameter == parameter]
+        else:
+            verdicts += [_renamed(v, parameter, matched) for v in proved[graph.aliases[own]]]
+    read_output = "" if graph.outputs_read in ("output", "") else f", {graph.outputs_read} as the output"
+    return verdicts, f"graph of {name}{read_output}", findings
+
+
+def _traced(network: Any, inputs: Any, name: str) -> Graph:
+    if inputs is not None:
+        args, kwargs = load_inputs(inputs)
+        return trace(network, args, kwargs, name)
+    error: UsageError | None = None
+    for args, kwargs in candidates(network):
+        try:
+            return trace(network, args, kwargs, name)
+        except UsageError as failed:
+            error = failed
+    if error is None:
+        raise UsageError(f"{name}: no example inputs can be guessed from the model; give them with --inputs")
+    raise UsageError(f"{name}: none of the guessed example inputs fits; give them with --inputs (last try: {error})")
+
+
+def _renamed(verdict: Verdict, parameter: str, matched: Mapping[str, str]) -> Verdict:
+    """The verdict under the run's name; a joint set is named after the run's weight."""
+    from dataclasses import replace
+
+    joint = verdict.joint and f"{split(parameter)[0]}+bias{verdict.joint.partition('+bias')[2]}"
+    return replace(verdict, parameter=parameter, joint=joint)
+
+
+def analyse(graph: Graph) -> dict[str, list[Verdict]]:
+    """Verdicts for every parameter of the graph: each alone first, then each weight with its bias."""
+    names = list(dict.fromkeys(graph.aliases.values()))
+    number = {n: i for i, n in enumerate(names)}
+    alone, taint = walk(graph, RULES, number.__getitem__)
+    axes = {name: _output_axis(graph, name) for name in names}
+    readings = {n: read_best(alone.space, p, axes[n]) for n, p in alone.parameters.items()}
+    verdicts = {name: _alone(graph, alone, taint, name, readings.get(name), axes[name]) for name in names}
+    pairs = {n: b for n, b in _pairs(names).items() if not readings[n].free and not _dead(alone, taint, b)}
+    if pairs:
+        weight_of = {b: n for n, b in pairs.items()}
+        together, _ = walk(graph, RULES, lambda n: number[weight_of.get(n, n)])
+        for weight, bias in pairs.items():
+            for name, found in _joint(graph, together, weight, bias, axes[weight]).items():
+                verdicts[name] = found
+    return verdicts
+
+
+def _dead(d: Degrees, taint: int, name: str) -> bool:
+    return not taint >> d.parameters[name].number & 1
+
+
+def _pairs(names: Sequence[str]) -> dict[str, str]:
+    """Weight → bias of the same module."""
+    known = set(names)
+    found = {}
+    for name in names:
+        bias = name[: -len("weight")] + "bias" if name.endswith("weight") else ""
+        if bias in known:
+            found[name] = bias
+    return found
+
+
+def _alone(graph: Graph, d: Degrees, taint: int, name: str, reading: Reading | None, axis: int) -> list[Verdict]:
+    """What one parameter may do by itself."""
+    shape = graph.shapes[name]
+    kind = _role(graph, name, shape)
+    if reading is None or _dead(d, taint, name):
+        number = d.parameters[name].number if name in d.parameters else -1
+        place = d.deleted.get(number)
+        reason = (
+            f"{_where(graph, place)} subtracts what is constant over what it normalizes"
+            if place
+            else "no output depends on it"
+        )
+        return [Verdict(name, kind, "dead", reason, "proved", axis=axis, units=shape[axis] if shape else 1)]
+    parameter = d.parameters[name]
+    sliced = len(reading.parts) > 1
+    return [_part(graph, d, parameter, name, kind, reading, part, sliced, axis) for part in reading.parts]
+
+
+def _part(
+    graph: Graph, d: Degrees, parameter: Parameter, name: str, kind: str, reading: Reading, part: Part, sliced: bool,
+    axis: int,
+) -> Verdict:  # fmt: skip
+    shape = parameter.shape
+    where = (part.start, part.stop) if sliced else None
+    if not part.free:
+        place, cause = d.space.why.get(parameter.number, (None, "it mixes elements that scale differently"))
+        reason = f"{_where(graph, place)}: {cause}" if place is not None else cause
+        axis = reading.axis if sliced else axis
+        units = part.stop - part.start if sliced else (shape[axis] if shape else 1)
+        return Verdict(name, kind, "not invariant", reason, "not proved", "", axis, where, units)
+    probe = Verdict(name, kind, "invariant", "", "proved", _granularity(part), reading.axis, where, part.units)
+    place = d.absorbed.get(parameter.number)
+    reason = f"{_where(graph, place)} divides its scale out" if place is not None else "its scale cancels on every path"
+    if probe.numel(shape) == part.units:  # single numbers whose size does not matter feel no gradient
+        deleted = d.deleted.get(parameter.number)
+        reason = f"{_where(graph, deleted)} subtracts it" if deleted is not None else f"{reason}; only its sign is left"
+        return Verdict(name, kind, "dead", reason, "proved", "", reading.axis, where, part.units)
+    if reading.axis != axis:
+        reason += f" (for each index of axis {reading.axis})" if part.units > 1 else ""
+    return Verdict(name, kind, "invariant", reason, "proved", probe.granularity, reading.axis, where, part.units)
+
+
+def _granularity(part: Part) -> Granularity:
+    if part.block == 1:
+        return "unit"
+    return "block" if part.units > 1 else "whole"
+
+
+def _joint(graph: Graph, d: Degrees, weight: str, bias: str, axis: int) -> dict[str, list[Verdict]]:
+    """Weight and bias that may be scaled together although not alone; parts where neither is free stay as they were."""
+    w, b = d.parameters[weight], d.parameters[bias]
+    if not w.shape or len(b.shape) != 1 or w.shape[axis] != b.shape[0]:
+        return {}
+    reading = read(d.space, [(w, axis), (b, 0)])
+    if not reading.free or len(reading.parts) != 1:
+        return {}
+    part = reading.parts[0]
+    place = d.absorbed.get(w.number)
+    where = (
+        f"{_where(graph, place)} divides their common scale out" if place is not None else "their common scale cancels"
+    )
+    reason = f"{where}; alone, each is measured against the other"
+    joint = f"{split(weight)[0]}+bias"
+    return {
+        name: [
+            Verdict(
+                name, _role(graph, name, graph.shapes[name]), "jointly invariant", reason, "proved",
+                _granularity(part), along, None, part.units, joint,
+            )
+        ]
+        for name, along in ((weight, axis), (bias, 0))
+    }  # fmt: skip
+
+
+def _where(graph: Graph, place: Any) -> str:
+    """An operation by the module that it stands in."""
+    if not isinstance(place, Node):
+        return "the model"
+    module = module_of(place, graph)
+    return f"{operation(place)} in {module}" if module else operation(place)
+
+
+def _output_axis(graph: Graph, name: str) -> int:
+    """Axis of the output units: by the layer's class, else by the first operation that reads the tensor."""
+    shape = graph.shapes[name]
+    if len(shape) < 2:
+        return 0
+    kind = graph.module_types.get(split(name)[0], "")
+    if kind.startswith("ConvTranspose"):
+        return 1
+    if kind == "Conv1D" and len(shape) == 2:  # GPT-2's linear layer stores its weight as [in, out]
+        return 1
+    for node in graph.nodes:
+        if node.op == "placeholder" and graph.parameters.get(node.name) == name:
+            for user in node.users:
+                if operation(user) in ("mm", "matmul", "bmm", "addmm") and user.args[-1] is node:
+                    return len(shape) - 1
+    return 0
+
+
+def _role(graph: Graph, name: str, shape: tuple[int, ...]) -> str:
+    """By the class of the layer that owns it, else by name and shape."""
+    path, leaf = split(name)
+    kind = graph.module_types.get(path, "")
+    if leaf == "weight" and len(shape) >= 2 and kind.startswith("Conv") and kind != "Conv1D":
+        return "conv"
+    if leaf == "weight" and kind == "Embedding":
+        return "embedding"
+    if leaf == "weight" and kind.endswith(NORM_CLASSES) and len(shape) <= 1:
+        return "norm gain"
+    return role(name, LazyTensor(shape, "float32", _never))
+
+
+def _never() -> Any:
+    raise AssertionError("a parameter of the graph is never read")

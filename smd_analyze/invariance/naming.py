@@ -1,0 +1,57 @@
+"""Which weights are scale-invariant, guessed from names and shapes alone. Nothing is claimed that may well be wrong.
+
+A name cannot show a residual connection or an activation, so a claim is made only where the usual way of writing a
+network leaves no other reading: a convolution and the batch normalization registered right after it in the same
+module, a projection with its own per-head normalization, a weight-normalized tensor. All else is "not invariant" or
+"unknown", with the reason. Evidence is always "guessed".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from smd_analyze.invariance.modules import Module, modules_of, order_is_known, output_axis, role
+from smd_analyze.invariance.naming_attention import attention_verdicts
+from smd_analyze.invariance.naming_factors import factor_verdicts
+from smd_analyze.invariance.naming_norms import norm_verdicts
+from smd_analyze.invariance.verdicts import Verdict
+from smd_analyze.records.run import LazyTensor
+
+PLAIN = {
+    "norm gain": "a gain is applied after the normalization: it sets the scale of what follows",
+    "bias": "a bias has no scale of its own: nothing divides it out",
+    "embedding": "the embedding enters the residual stream, or a layer without a normalization before it",
+    "other": "no known normalization acts on it",
+}
+
+
+def name_verdicts(parameters: Mapping[str, LazyTensor], buffers: Mapping[str, LazyTensor]) -> list[Verdict]:
+    """A verdict for every parameter, in the parameters' order; a fused tensor has one per slice.
+
+    `parameters` and `buffers` map names to tensors of which only shape and layout are looked at.
+    """
+    modules = modules_of(parameters, buffers)
+    ordered = order_is_known(parameters)
+    found: dict[str, list[Verdict]] = {}
+    for rule in (factor_verdicts, attention_verdicts, norm_verdicts):
+        decided: dict[str, list[Verdict]] = {}
+        for verdict in rule(modules, ordered):
+            if verdict.parameter not in found:
+                decided.setdefault(verdict.parameter, []).append(verdict)
+        found |= decided
+    by_name = {name: module for module in modules for name in module.names.values()}
+    verdicts: list[Verdict] = []
+    for name, tensor in parameters.items():
+        verdicts += found.get(name) or [_plain(name, tensor, by_name.get(name))]
+    return verdicts
+
+
+def _plain(name: str, tensor: LazyTensor, module: Module | None) -> Verdict:
+    """What is said of a tensor that no rule speaks of."""
+    kind = role(name, tensor)
+    axis = output_axis(tensor)
+    reason = PLAIN.get(kind, "no normalization follows it directly")
+    if module is not None and module.norm_size and kind == "bias":
+        reason = "the shift of a normalization is added after it"
+    units = tensor.shape[axis] if tensor.shape else 1
+    return Verdict(name, kind, "not invariant", reason, "guessed", "", axis, units=units)

@@ -1,0 +1,197 @@
+"""A convolution or linear layer and the normalization right after it, found by names, order and sizes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from smd_analyze.invariance.modules import Module, input_size, output_axis, role
+from smd_analyze.invariance.verdicts import Verdict
+
+TRANSPOSED_WORD = re.compile(r"deconv|convt|transp|up_?conv|^up", re.IGNORECASE)
+STEM_WORD = re.compile(
+    r"^(?:conv|convolution|dw_?conv|depthwise|proj|projection|sr|c|fc|lin|linear|dense|layer|h)_?(\d*)$", re.I
+)
+NORM_STEM_WORD = re.compile(r"^(?:[bgl]n|norm|normalization|layer_?norm|(?:batch|group)_?norm|n)_?(\d*)$", re.I)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The norm thought to follow a matrix. `doubt` is why the claim cannot be made ("" if it can)."""
+
+    norm: Module
+    doubt: str = ""
+
+
+def norm_verdicts(modules: Sequence[Module], ordered: bool) -> Iterator[Verdict]:
+    """Verdicts of matrices with a normalization after them. `ordered`: the modules stand in the order of registration.
+
+    Before a batch normalization each output unit's scale divides out and its bias is subtracted with the mean. Before a
+    layer or group normalization only weight and bias together may be scaled, as a whole; how many groups a name hides
+    is not known, and the whole is right for any number.
+    """
+    finder = _Finder(modules, ordered)
+    for index, module in enumerate(modules):
+        if module.weight is None:
+            continue
+        pair = finder.norm_after(index)
+        if pair is not None:
+            yield from _verdicts(module, pair)
+
+
+class _Finder:
+    """Looks for the norm after a matrix among its siblings."""
+
+    def __init__(self, modules: Sequence[Module], ordered: bool) -> None:
+        self.modules, self.ordered = modules, ordered
+        self.children: dict[str, dict[str, Module]] = {}
+        self.position = {m.path: i for i, m in enumerate(modules)}
+        for module in modules:
+            self.children.setdefault(module.parent, {})[module.leaf] = module
+        self.numbers: dict[str, set[int]] = {}
+        for module in modules:
+            words = re.split(r"[./]", module.path)
+            for depth, word in enumerate(words):
+                if word.isdigit():
+                    self.numbers.setdefault(".".join(words[:depth]), set()).add(int(word))
+        self.votes = self._votes()
+
+    def norm_after(self, index: int) -> _Pair | None:
+        """The normalization that follows module `index`, None if there is no sign of one."""
+        module = self.modules[index]
+        inner = [m for m in self.children.get(module.path, {}).values() if m.norm_size]
+        if len(inner) == 1 and len(self.children[module.path]) == 1:
+            return _Pair(inner[0])
+        if module.leaf.isdigit():
+            return self._in_sequence(module)
+        named = self._by_name(module)
+        if not self.ordered:
+            return named and self._checked_by_votes(module, named)
+        following = self.modules[index + 1] if index + 1 < len(self.modules) else None
+        if (
+            following is not None
+            and following.norm_size
+            and following.parent == module.parent
+            and not following.leaf.isdigit()
+        ):
+            if following.statistics or (named is following and len(module.weight.shape) > 2):  # pyright: ignore
+                return _Pair(following, self._branch(index))
+            if following.norm_size == _out(module):
+                return _Pair(following, "a residual sum or an activation may stand between it and the norm")
+        if named and self.position[named.path] > index:
+            return self._checked_by_votes(module, named)
+        return None
+
+    def _in_sequence(self, module: Module) -> _Pair | None:
+        """Numbered members of a Sequential: the next number tells, whatever the file's order."""
+        number = int(module.leaf)
+        later = [n for n in self.numbers.get(module.parent.replace("/", "."), ()) if n > number]
+        following = self.children[module.parent].get(str(min(later))) if later else None
+        if following is None or not following.norm_size:
+            return None
+        gap = min(later) - number > 1
+        return _Pair(following, "a layer without parameters stands between it and the norm" if gap else "")
+
+    def _by_name(self, module: Module) -> Module | None:
+        """`bn1` for `conv1`, `norm` for `conv`: the one norm of the same parent with the same number."""
+        match = STEM_WORD.match(module.leaf)
+        if not match:
+            return None
+        found = []
+        for sibling in self.children[module.parent].values():
+            other = NORM_STEM_WORD.match(sibling.leaf)
+            if other and sibling.norm_size and other[1] == match[1]:
+                found.append(sibling)
+        return found[0] if len(found) == 1 else None
+
+    def _votes(self) -> dict[str, tuple[int, int]]:
+        """For each pattern of names, how many norms have the size of the matrix' output, and how many of its input.
+
+        Only matrices whose two sizes differ can vote. Pre-activation blocks show by votes for the input.
+        """
+        votes: dict[str, tuple[int, int]] = {}
+        for module in self.modules:
+            norm = self._by_name(module) if module.weight is not None else None
+            if norm is not None and module.weight is not None:
+                out, into = _out(module), input_size(module.weight)
+                a, b = votes.get(_pattern(module), (0, 0))
+                if norm.norm_size == out != into:
+                    a += 1
+                elif norm.norm_size != out:
+                    b += 1
+                votes[_pattern(module)] = (a, b)
+        return votes
+
+    def _checked_by_votes(self, module: Module, norm: Module) -> _Pair | None:
+        after, before = self.votes.get(_pattern(module), (0, 0))
+        if before:
+            return None
+        weight = module.weight
+        if not norm.statistics and (weight is None or len(weight.shape) == 2):
+            return _Pair(norm, "a residual sum or an activation may stand between it and the norm")
+        return _Pair(norm, "" if after else "names and sizes do not tell whether the norm comes before or after it")
+
+    def _branch(self, index: int) -> str:
+        """Doubt where the matrix before this one has no norm of its own: both may be branches of one sum."""
+        if index == 0:
+            return ""
+        module, before = self.modules[index], self.modules[index - 1]
+        if before.weight is None or module.weight is None or before.parent != module.parent:
+            return ""
+        if _out(before) != _out(module) or self.norm_after(index - 1) is not None:
+            return ""
+        depthwise = input_size(before.weight) == 1 and max(module.weight.shape[2:], default=1) == 1
+        return "" if depthwise else f"{before.path} may be added to its output before the norm"
+
+
+def _out(module: Module) -> int:
+    return module.weight.shape[output_axis(module.weight)] if module.weight is not None else 0
+
+
+def _pattern(module: Module) -> str:
+    return re.sub(r"\d+", "#", module.parent) + "." + module.leaf
+
+
+def _unit_axis(module: Module, size: int) -> int | None:
+    """Axis of the output units: the one that fits the norm; None if it is not clear or does not fit."""
+    weight = module.weight
+    if weight is None:
+        return None
+    axis = output_axis(weight)
+    if weight.layout or len(weight.shape) == 2:
+        return axis if weight.shape[axis] == size else None
+    fits = [a for a in (0, 1) if weight.shape[a] == size]
+    if len(fits) == 2 and TRANSPOSED_WORD.search(module.leaf):
+        return None
+    return fits[0] if fits else None
+
+
+def _verdicts(module: Module, pair: _Pair) -> Iterator[Verdict]:
+    weight, norm = module.weight, pair.norm
+    if weight is None:
+        return
+    kind = role(module.weight_name, weight)
+    axis = _unit_axis(module, norm.norm_size)
+    if axis is None and norm.norm_size not in weight.shape[:2]:
+        return
+    if pair.doubt or axis is None:
+        doubt = pair.doubt or "it may be a transposed convolution: which axis is the output is not known"
+        reason = f"{norm.path} has its size, but {doubt}"
+        axis = output_axis(weight) if axis is None else axis
+        yield Verdict(module.weight_name, kind, "unknown", reason, "guessed", "", axis, units=weight.shape[axis])
+        return
+    where = f"{norm.path} normalizes its output"
+    bias = module.bias_name
+    if norm.statistics:
+        units = weight.shape[axis]
+        yield Verdict(module.weight_name, kind, "invariant", where, "guessed", "unit", axis, units=units)
+        if bias:
+            yield Verdict(bias, "bias", "dead", f"{norm.path} subtracts the mean", "guessed")
+    elif bias:
+        reason = f"{where}; the bias must be scaled with the weight"
+        joint = f"{module.path} weight+bias"
+        yield Verdict(module.weight_name, kind, "jointly invariant", reason, "guessed", "whole", axis, joint=joint)
+        yield Verdict(bias, "bias", "jointly invariant", reason, "guessed", "whole", joint=joint)
+    else:
+        yield Verdict(module.weight_name, kind, "invariant", where, "guessed", "whole", axis)

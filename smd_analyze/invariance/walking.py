@@ -1,0 +1,221 @@
+"""The walk over a model's graph: each operation's rule in turn, from the parameters to the outputs."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx import Node
+
+from smd_analyze.invariance import layout
+from smd_analyze.invariance.degrees import Degrees
+from smd_analyze.invariance.lattice import GROUND, Value, constant, plain, zeros
+from smd_analyze.invariance.tracing import Graph
+
+Outcome = Value | list[Value | None]
+IGNORED = ("dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking", "out_dtype", "generator")
+RANDOM = ("rand", "randn", "rand_like", "randn_like", "bernoulli", "native_dropout", "dropout", "randint", "randperm")
+MOST_FOLDED = 2_000_000  # elements of a tensor computed from constants; larger ones are treated as data
+REACHES = "it reaches the output with no normalization on the way that divides its scale out"
+VIEWS = ("alias", "clone", "detach", "_to_copy", "type_as", "contiguous")
+
+
+class NoRule(Exception):
+    """The operation, or this use of it, has no rule: it is treated as opaque."""
+
+
+@dataclass
+class Walk:
+    """The state of the walk: values of the nodes so far, and those whose numbers are known."""
+
+    graph: Graph
+    degrees: Degrees
+    needed: set[Node]
+    values: dict[Node, Outcome]
+    known: dict[Node, torch.Tensor]
+
+    def shape(self, node: Node) -> tuple[int, ...]:
+        """Shape of the node's single result."""
+        meta = node.meta.get("val")
+        return tuple(int(n) for n in meta.shape) if isinstance(meta, torch.Tensor) else ()
+
+    def shapes(self, node: Node) -> list[tuple[int, ...] | None]:
+        """Shapes of the results of a node that returns several."""
+        meta = node.meta.get("val")
+        results = meta if isinstance(meta, (tuple, list)) else [meta]
+        return [tuple(int(n) for n in t.shape) if isinstance(t, torch.Tensor) else None for t in results]
+
+    def several(self, node: Node) -> bool:
+        """Whether the node returns a tuple."""
+        return isinstance(node.meta.get("val"), (tuple, list))
+
+    def value(self, arg: Any) -> Value:
+        """What is known of an argument: a node, a tensor, a number."""
+        if isinstance(arg, Node):
+            found = self.values[arg]
+            if isinstance(found, Value):
+                return found
+            raise NoRule("a tuple where one tensor is expected")
+        if isinstance(arg, torch.Tensor):
+            return known_value(arg)
+        if isinstance(arg, (bool, int, float)):
+            return (
+                zeros()
+                if arg == 0 and not isinstance(arg, bool)
+                else constant((), not isinstance(arg, bool) and arg > 0)
+            )
+        raise NoRule(f"argument of type {type(arg).__name__}")
+
+
+def known_value(tensor: torch.Tensor) -> Value:
+    """A tensor whose numbers are known: where it varies, whether it is zero or nonnegative."""
+    shape = tuple(tensor.shape)
+    if tensor.is_meta or not tensor.numel():
+        return plain(shape) if shape else constant()
+    if tensor.dtype != torch.bool and bool((tensor == 0).all()):
+        return zeros(shape)
+    nonnegative = tensor.dtype.is_floating_point and bool((tensor >= 0).all())
+    vary = (a for a, n in enumerate(shape) if n > 1 and not bool((tensor == tensor.narrow(a, 0, 1)).all()))
+    return Value(shape, (constant().terms[0].but(None, vary),), nonnegative)
+
+
+def operation(node: Node) -> str:
+    """Name of the operation without namespace and overload: "add" of aten.add.Tensor."""
+    text = str(node.target)
+    return text.split(".")[1] if text.startswith("aten.") else getattr(node.target, "__name__", text)
+
+
+def origin(node: Any) -> Any:
+    """The node behind copies and casts."""
+    while isinstance(node, Node) and node.op == "call_function" and operation(node) in VIEWS:
+        node = node.args[0]
+    return node
+
+
+def walk(graph: Graph, rules: Mapping[str, Callable[..., Outcome]], owner: Callable[[str], int]) -> tuple[Degrees, int]:
+    """Carry degrees from the parameters to the outputs and demand degree zero there.
+
+    `owner(name)` numbers what is asked alone: each parameter by itself, or a weight and its bias as one.
+    Returns the solved degrees and the taint of the outputs: parameters that are missing in it are dead.
+    """
+    needed: set[Node] = set()
+    stack = list(graph.outputs)
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack += node.all_input_nodes
+    w = Walk(graph, Degrees(), needed, {}, {})
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            _leaf(w, node, owner)
+        elif node.op == "get_attr":
+            w.known[node] = graph.attribute(str(node.target))
+            w.values[node] = known_value(w.known[node])
+        elif node.op == "call_function" and node in needed:
+            w.degrees.space.place = node
+            _step(w, node, rules)
+    taint = 0
+    for node in graph.outputs:
+        found = w.values[node]
+        for value in found if isinstance(found, list) else [found]:
+            if value is not None:
+                taint |= value.taint
+                _demand_zero(w, node, value)
+    _unused_like_used(w.degrees)
+    layout.close(w.degrees)
+    return w.degrees, taint
+
+
+def _unused_like_used(d: Degrees) -> None:
+    """Rows that the example inputs never reach (positions beyond their length) are taken to be like the others."""
+    root, _ = d.space.find(np.concatenate(d.used)) if d.used else (np.zeros(0, int), None)
+    used = np.zeros(d.space.count, bool)
+    used[root] = True
+    for parameter in d.parameters.values():
+        for f in parameter.factors[:1]:
+            root, _ = d.space.find(f.ids)
+            reached = used[root] | (root == GROUND)
+            if f.axes and reached.any() and not reached.all():
+                d.exchangeable.append((f.ids, 0))
+
+
+def _demand_zero(w: Walk, node: Node, value: Value) -> None:
+    d = w.degrees
+    d.space.place = node
+    for term in value.terms:
+        d.flush(term)
+        d.use(term.degree)
+        d.space.cause = REACHES
+        d.space.zero(term.degree)
+
+
+def _leaf(w: Walk, node: Node, owner: Callable[[str], int]) -> None:
+    """A placeholder: a parameter, a buffer with known numbers, or data."""
+    name = w.graph.parameters.get(node.name)
+    if name is not None:
+        shape = w.shape(node)
+        if name in w.degrees.parameters:  # a tied tensor: the same variables
+            p = w.degrees.parameters[name]
+            term = plain(shape).terms[0].but(p.factors, None, 1 << p.number)
+            w.values[node] = Value(shape, (term,))
+            return
+        w.values[node] = w.degrees.parameter(name, shape, owner(name), w.graph.blocks(node, shape))
+    elif node.name in w.graph.constants:
+        tensor = w.graph.constants[node.name]
+        w.values[node] = known_value(tensor)
+        if not tensor.is_meta:
+            w.known[node] = tensor
+    else:
+        w.values[node] = plain(w.shape(node))
+
+
+def _step(w: Walk, node: Node, rules: Mapping[str, Callable[..., Outcome]]) -> None:
+    if node.target is operator.getitem:
+        source, index = node.args
+        found = w.values[source]  # pyright: ignore[reportArgumentType]
+        value = found[index] if isinstance(found, list) else found  # pyright: ignore[reportArgumentType, reportCallIssue]
+        w.values[node] = value if value is not None else plain(w.shape(node))
+        return
+    if _fold(w, node):
+        return
+    kwargs = {k: v for k, v in node.kwargs.items() if k not in IGNORED}
+    rule = rules.get(operation(node))
+    try:
+        if rule is None:
+            raise NoRule(operation(node))
+        w.values[node] = rule(w, node, *node.args, **kwargs)
+    except NoRule:
+        inputs = [v for n in node.all_input_nodes for v in _listed(w.values[n]) if v is not None]
+        out = w.degrees.opaque(inputs, w.shape(node), operation(node))
+        if w.several(node):
+            w.values[node] = [None if s is None else plain(s, out.taint) for s in w.shapes(node)]
+        else:
+            w.values[node] = out
+
+
+def _listed(found: Outcome) -> Sequence[Value | None]:
+    return found if isinstance(found, list) else [found]
+
+
+def _fold(w: Walk, node: Node) -> bool:
+    """Compute what depends on constants only (masks, position tables), so that its numbers are known."""
+    meta = node.meta.get("val")
+    if not isinstance(meta, torch.Tensor) or meta.numel() > MOST_FOLDED or operation(node) in RANDOM:
+        return False
+    if any(n not in w.known for n in node.all_input_nodes) or "meta" in str(node.kwargs.get("device", "")):
+        return False
+    try:
+        with torch.no_grad():
+            args = torch.fx.map_arg(node.args, lambda n: w.known[n])
+            kwargs = torch.fx.map_arg(node.kwargs, lambda n: w.known[n])
+            result = node.target(*args, **kwargs)  # pyright: ignore[reportCallIssue]
+    except Exception:  # any operation may be here; without its numbers the rule still applies
+        return False
+    w.known[node] = result
+    w.values[node] = known_value(result)
+    return True

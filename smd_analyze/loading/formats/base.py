@@ -1,0 +1,40 @@
+"""What a format is: it recognises a file by its bytes and turns it into a tree whose leaves are tensor places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from smd_analyze.loading.sources import FileId, Source
+
+
+@dataclass(frozen=True)
+class Document:
+    """A file (or a folder that is one checkpoint) as plain data.
+
+    `tree` is made of dicts, lists, numbers, text, Places and Inert objects; it knows no path and may be shared between
+    documents. `fingerprint` is what the tree was made of: equal fingerprints mean equal trees.
+    """
+
+    path: str
+    format: str
+    tree: Any
+    files: tuple[FileId, ...]
+    fingerprint: Any = field(default=None, repr=False)
+    folder: bool = False
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way in which tensors lie in a file.
+
+    `matches(source)` looks at few bytes and runs nothing. `open(source, previous)` names the tensors without reading them;
+    `previous` is the last document of this format, whose tree is used again if the files have one layout.
+    `requires` are the libraries that reading needs; recognising needs none.
+    """
+
+    name: str
+    matches: Callable[[Source], bool]
+    open: Callable[[Source, Document | None], Document]
+    requires: tuple[str, ...] = ()

@@ -1,0 +1,63 @@
+"""Files that are known but not read: what they are and what to do instead."""
+
+from __future__ import annotations
+
+from smd_analyze.loading.sources import Source
+
+KINDS: tuple[tuple[bytes, str], ...] = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run `git lfs pull`"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras weights?): this format is not read yet; convert it with the library that wrote it to safetensors"),
+    (b"GGUF", "a GGUF file: this format is not read yet; analyse the checkpoint that it was converted from"),
+    (b"\x93NUMPY", "a single NumPy array: save all arrays of a checkpoint in one safetensors file"),
+    (b"\x1f\x8b", "a gzip archive: unpack it first"),
+    (b"(\xb5/\xfd", "a zstd archive: unpack it first"),
+    (b"BZh", "a bzip2 archive: unpack it first"),
+    (b"\x12\x01\x00\x00\x00\x00\x00\x00", "an MXNet parameter file: this format is not read yet; convert it to safetensors"),
+    (b"\x80\x06", "a pickle of an unknown protocol"),
+)  # fmt: skip
+ZIPS: tuple[tuple[str, str], ...] = (
+    ("model.weights.h5", "a Keras archive: this format is not read yet; save the weights as safetensors"),
+    ("models/model.json", "a torch.export archive (.pt2): this format is not read yet; save model.state_dict() with torch.save"),
+    ("policy.pth", "a Stable-Baselines3 archive: unpack it; policy.pth and policy.optimizer.pth in it are torch files"),
+    (".npy", "a NumPy .npz archive: this format is not read yet; save the arrays as safetensors"),
+)  # fmt: skip
+
+
+def describe(source: Source) -> str:
+    """What the file is, as far as its first bytes and its name tell, and what to do."""
+    head, name = source.head, source.path.rpartition("/")[2].lower()
+    if not source.size:
+        return "empty; it was never written, remove it or save it again"
+    for magic, words in KINDS:
+        if head.startswith(magic):
+            return words
+    if head[:4] == b"PK\x03\x04":
+        for member, words in ZIPS:
+            if member.encode() in head or any(n.endswith(member) for n in source.scratch.get("zip", ())):
+                return words
+        return "a zip archive without a data.pkl, so no torch file; unpack it, or save with torch.save"
+    text = head[:512].lstrip().lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<?xml")):
+        return "a web page, not a checkpoint: the download went wrong, fetch the file again"
+    if name.endswith(".onnx"):
+        return "an ONNX file: this format is not read yet; analyse the checkpoint that it was exported from"
+    if name.endswith((".index", ".meta")) or ".data-0" in name:
+        return "part of a TensorFlow checkpoint: this format is not read yet; convert it to safetensors"
+    if name.endswith(".msgpack"):
+        return "a Flax msgpack file: this format is not read yet; convert it to safetensors"
+    if name.endswith((".distcp",)):
+        return "part of a torch.distributed checkpoint: convert it with `python -m torch.distributed.checkpoint.format_utils dcp_to_torch`"
+    if is_text(head):
+        return "text, not a checkpoint"
+    return "of no format that is read here (torch.save files, safetensors, Hugging Face folders, pickles of arrays)"
+
+
+def is_text(head: bytes) -> bool:
+    """No control characters but white space in the first bytes, and sound UTF-8."""
+    try:
+        sample = head[:512].decode("utf-8")
+    except UnicodeDecodeError as problem:
+        if problem.start < len(head[:512]) - 3:
+            return False
+        sample = head[: problem.start].decode("utf-8")
+    return all(c >= " " or c in "\t\r\n\f" for c in sample)

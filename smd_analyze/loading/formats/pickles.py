@@ -1,0 +1,28 @@
+"""A plain pickle of dicts and numpy or jax arrays; the arrays' bytes stay where they lie in it."""
+
+from __future__ import annotations
+
+from smd_analyze.loading.formats.base import Document, Format
+from smd_analyze.loading.inert_pickle import read_pickle
+from smd_analyze.loading.pickled_tensors import TensorCalls
+from smd_analyze.loading.sources import Source
+
+MAGIC = b"\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little") + b"."  # torch's own old format begins so
+
+
+def matches(source: Source) -> bool:
+    """A pickle of protocol 2 to 5 that is not torch's old format."""
+    head = source.head
+    return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and head[2 : 2 + len(MAGIC)] != MAGIC
+
+
+def open_document(source: Source, previous: Document | None) -> Document:
+    """What was pickled, as data. A second pickle behind the first is not looked at."""
+    calls = TensorCalls(source.path)
+    tree, _ = read_pickle(
+        source.read, 0, source.size, what=source.path, call=calls.call, resolve=calls.resolve
+    )
+    return Document(source.path, FORMAT.name, calls.finish(tree), (source.file,))
+
+
+FORMAT = Format("pickle", matches, open_document)

@@ -1,0 +1,201 @@
+"""resolve_schedule: who wins where, and which gaps and conflicts are findings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from smd_analyze.errors import UsageError
+from smd_analyze.records.finding import Finding
+from smd_analyze.records.run import Run
+from smd_analyze.records.schedule import Schedule
+from smd_analyze.schedule.found import facts, group_names
+from smd_analyze.schedule.rows import COLUMNS, GroupRows, Row, group_rows
+from smd_analyze.schedule.settings import CallerSettings, read_settings
+from smd_analyze.schedule.updates import OPTIMIZER_STEPS, Clock, clock
+
+ALL = "all"
+POLARS = {str: pl.String, int: pl.Int64, float: pl.Float64, bool: pl.Boolean}
+REMEDY = {
+    "learning_rate": "--lr, or --settings run.toml with learning_rate or a [schedule] table",
+    "weight_decay": "--weight-decay, or --settings run.toml",
+    "optimizer": "--optimizer sgd|sgdw|adam|adamw|lion|muon, or --settings run.toml",
+    "momentum": "--momentum, or --settings run.toml",
+}
+NEEDED_FOR = {
+    "learning_rate": "no equilibrium and no rate can be predicted",
+    "weight_decay": "no equilibrium and no rate can be predicted",
+    "optimizer": "which update rule acted is not known, so nothing is predicted",
+    "momentum": "the angular update at equilibrium cannot be predicted",
+}
+
+
+def resolve_schedule(
+    run: Run, clocks: object = None, settings: Mapping[str, Any] | str | Path | None = None
+) -> Schedule:
+    """Learning rate and decay that acted between checkpoints, per parameter group.
+
+    The caller's `settings` (a mapping, or the path of a TOML file) win over what the checkpoints say; of the
+    checkpoints, values in force win over configured ones. Σ η over an interval is that of the saved scheduler where its
+    curve gives every saved learning rate; else the saved values are joined (`series.through`) and the interval's low
+    and high say how far that may be off. `clocks` are not used yet: what files and caller leave open stays
+    null.
+
+    Raises UsageError where `settings` cannot mean anything; gaps and conflicts are findings.
+    """
+    caller = read_settings(settings)
+    steps = [c.step for c in run.checkpoints]
+    ticks = clock(run.step_unit, caller.steps_per_epoch)
+    _check_start(caller, steps)
+    raw = list(dict.fromkeys([*run.parameter_groups, *group_names(run.checkpoints)])) or [ALL]
+    buffers = any("momentum_buffer" in state for c in run.checkpoints for state in c.optimizer_state.values())
+    known = {name: facts(run.checkpoints, name, ticks) for name in raw}
+
+    def rows_of(name: str, glob: str | None) -> GroupRows:
+        own = caller.groups.get(glob, {}) if glob is not None else {}
+        values = {**caller.values, **own}
+        return group_rows(steps, ticks, known[name], values, "learning_rate" in own, caller.schedule, buffers)
+
+    findings: list[Finding] = []
+    members, of_parameter = _assign(run, raw, caller, findings)
+    plain = {name: rows_of(name, None) for name in raw}
+    named: dict[str, GroupRows] = {}
+    named |= {name: plain[name] for name in raw if name in run.parameter_groups or name in members or not members}
+    for name, origins in members.items():
+        if name in caller.groups:
+            parts = [rows_of(origin, name) for origin in origins]
+            named[name] = _merged(parts)
+            if len({_key(p) for p in parts}) > 1:
+                findings.append(_differ(name, origins, "give the keys that differ in its [groups] table"))
+        elif name == "":
+            agree = len({_key(p) for p in plain.values()}) == 1
+            target = ALL if agree else ""
+            named[target] = next(iter(plain.values())) if agree else _merged(list(plain.values()))
+            of_parameter = {p: target if g == "" else g for p, g in of_parameter.items()}
+            if not agree:
+                findings.append(
+                    _differ("", raw, 'say which is which with [groups."GLOB"] tables in --settings run.toml')
+                )
+    rows = [row | {"parameter_group": name} for name, group in named.items() for row in group.rows]
+    findings += _findings(run, {n: g for n, g in named.items() if n in of_parameter.values()} or named, ticks)
+    schema = {column: POLARS[kind] for column, kind in COLUMNS.items()}
+    return Schedule(pl.DataFrame(rows, schema=schema), of_parameter, run.step_unit, tuple(findings))
+
+
+def _check_start(caller: CallerSettings, steps: Sequence[int]) -> None:
+    table = caller.schedule
+    if table is not None and table.kind == "steps" and steps and table.steps[0] > steps[0]:
+        raise UsageError(
+            f"settings: schedule: steps begin at {table.steps[0]:g}, after the first checkpoint ({steps[0]}); "
+            "begin at or before it, or give one learning rate more than steps"
+        )
+
+
+def _assign(
+    run: Run, raw: Sequence[str], caller: CallerSettings, findings: list[Finding]
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Group name → raw groups that its parameters come from; parameter → group name ("" where the files do not say)."""
+    parameters = dict.fromkeys(p for c in run.checkpoints for p in c.parameters)
+    home = {p: name for name, listed in run.parameter_groups.items() for p in listed}
+    only = ALL if raw == [ALL] else None
+    members: dict[str, list[str]] = {}
+    of_parameter: dict[str, str] = {}
+    for parameter in [*parameters, *(p for p in home if p not in parameters)]:
+        origin = home.get(parameter, only)
+        glob = next((g for g in caller.groups if fnmatchcase(parameter, g)), None)
+        name = glob if glob is not None else (origin if origin is not None else "")
+        of_parameter[parameter] = name
+        origins = members.setdefault(name, [])
+        for o in [origin] if origin is not None else raw:
+            if o not in origins:
+                origins.append(o)
+    for glob in caller.groups:
+        if parameters and glob not in members:
+            findings.append(
+                Finding(
+                    "group-matches-nothing", "warning", f"settings: groups.{glob!r}",
+                    "no parameter is matched (or an earlier glob took them all)",
+                    "compare the glob with the names that `smd-analyze groups` lists",
+                )
+            )  # fmt: skip
+    return members, of_parameter
+
+
+def _key(group: GroupRows) -> tuple[tuple[tuple[str, Any], ...], ...]:
+    """What must agree for two groups to be one: everything but the words on where it was read."""
+    return tuple(tuple((k, v) for k, v in row.items() if k != "source") for row in group.rows)
+
+
+def _merged(parts: Sequence[GroupRows]) -> GroupRows:
+    """One group from several: columns that differ become null."""
+    rows: list[Row] = []
+    for same_interval in zip(*(p.rows for p in parts), strict=True):
+        row = {k: v if all(r[k] == v for r in same_interval) else None for k, v in same_interval[0].items()}
+        row["source"] = row["source"] or "; ".join(dict.fromkeys(str(r["source"]) for r in same_interval))
+        rows.append(row)
+    first = parts[0]
+    missing = tuple(dict.fromkeys(m for p in parts for m in p.missing))
+    codes = tuple(dict.fromkeys(c for p in parts for c in p.codes))
+    assumed = tuple(dict.fromkeys(a for p in parts for a in p.assumed))
+    return GroupRows(tuple(rows), missing, codes, assumed, first.conflicts)
+
+
+def _differ(name: str, origins: Sequence[str], remedy: str) -> Finding:
+    where = f"parameters matched by {name!r}" if name else "parameters in no known parameter group"
+    return Finding(
+        "parameter-groups-differ", "warning", where,
+        f"they may belong to {len(origins)} parameter groups ({', '.join(origins)}) whose hyperparameters differ; "
+        "what differs is left out",
+        remedy,
+    )  # fmt: skip
+
+
+def _findings(run: Run, named: Mapping[str, GroupRows], ticks: Clock) -> list[Finding]:
+    """One finding per kind of gap or conflict, naming the groups it concerns."""
+    found: list[Finding] = []
+    for key, remedy in REMEDY.items():
+        lacking = [n for n, g in named.items() if key in g.missing]
+        if not lacking:
+            continue
+        of = "" if len(lacking) == len(named) else f" of {', '.join(n or 'some parameters' for n in lacking)}"
+        unknown = [n for n in lacking if "schedule-unknown" in named[n].codes] if key == "learning_rate" else []
+        why = (
+            ": a learning rate and a schedule are configured, but no checkpoint says what was in force"
+            if unknown
+            else ""
+        )
+        message = f"the {key.replace('_', ' ')}{of} is not in the files{why}; {NEEDED_FOR[key]}"
+        found.append(Finding(f"missing-{key.replace('_', '-')}", "warning", run.path, message, remedy))
+    if any("configured-only" in g.codes for g in named.values()):
+        message = "the learning rate is the configured one; no checkpoint says that it was in force throughout"
+        found.append(Finding("configured-learning-rate", "note", run.path, message, REMEDY["learning_rate"]))
+    if any("schedule-state-disagrees" in g.codes for g in named.values()):
+        message = (
+            "the saved scheduler's curve does not give the saved learning rates; "
+            "these alone are used, joined between the checkpoints"
+        )
+        found.append(Finding("schedule-state-disagrees", "note", run.path, message, REMEDY["learning_rate"]))
+    assumed = list(dict.fromkeys(a for g in named.values() for a in g.assumed))
+    if assumed:
+        message = f"not said anywhere, so torch's default is assumed: {', '.join(assumed)}"
+        found.append(Finding("default-assumed", "note", run.path, message, "--momentum, --beta1, --beta2"))
+    conflicts: dict[tuple[str, str], list[str]] = {}
+    for name, group in named.items():
+        for key, sentence in group.conflicts.items():
+            conflicts.setdefault((key, sentence), []).append(name)
+    for (key, sentence), names in conflicts.items():
+        if not sentence.startswith("the caller") and len(names) < len(named):
+            continue  # the configured value is in force in another group: [0.1, 0.0] is one decay and its exceptions
+        where = run.path if len(names) == len(named) else f"{run.path}: parameter group {', '.join(names)}"
+        found.append(Finding("conflict", "note", where, f"{key}: {sentence}"))
+    if not ticks.known and len(run.checkpoints) > 1:
+        message = (
+            f"steps count {run.step_unit}, and how many {OPTIMIZER_STEPS} one has is not known: "
+            "sums over the updates between checkpoints are left out"
+        )
+        found.append(Finding("steps-unknown", "warning", run.path, message, "--steps-per-epoch N"))
+    return found

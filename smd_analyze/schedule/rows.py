@@ -1,0 +1,166 @@
+"""The rows of the schedule table for one parameter group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from smd_analyze.schedule import names
+from smd_analyze.schedule.found import GroupFacts
+from smd_analyze.schedule.rate import learning_rate
+from smd_analyze.schedule.series import SAME, Series, constant, through
+from smd_analyze.schedule.settings import ScheduleTable, Value
+from smd_analyze.schedule.updates import Clock
+
+Row = dict[str, Any]
+COLUMNS: dict[str, type] = {
+    "parameter_group": str, "step_from": int, "step_to": int, "optimizer": str,
+    "sum_learning_rate": float, "sum_learning_rate_low": float, "sum_learning_rate_high": float,
+    "sum_decay": float, "sum_decay_low": float, "sum_decay_high": float,
+    "learning_rate_first": float, "learning_rate_last": float, "learning_rate_changes": bool,
+    "weight_decay": float, "momentum": float, "dampening": float, "nesterov": bool,
+    "beta1": float, "beta2": float, "eps": float, "decoupled": bool, "source": str,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GroupRows:
+    """Rows without a name yet, what is missing or was assumed (words), and conflicts (key → sentence)."""
+
+    rows: tuple[Row, ...]
+    missing: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+    conflicts: Mapping[str, str] = field(default_factory=dict)
+
+
+def group_rows(
+    steps: Sequence[int],
+    clock: Clock,
+    facts: GroupFacts,
+    values: Mapping[str, Value],
+    own_rate: bool,
+    table: ScheduleTable | None,
+    has_momentum_buffer: bool,
+) -> GroupRows:
+    """One row per interval between consecutive `steps`; `values` are the caller's words for this group."""
+    optimizer, decoupled, optimizer_source = _optimizer(facts, values)
+    rate = learning_rate(values, own_rate, table, facts, clock)
+    numbers: dict[str, Series | None] = {}
+    sources = {"learning_rate": rate.source, "optimizer": optimizer_source}
+    assumed: list[str] = []
+    for key in ("weight_decay", "momentum", "dampening", "beta1", "beta2", "eps"):
+        numbers[key], sources[key] = _number(key, facts, values)
+        if numbers[key] is None and key in names.DEFAULTS.get(optimizer or "", {}):
+            if key == "momentum" and (has_momentum_buffer or optimizer_source != "caller"):
+                continue  # momentum acted and its value is not known, or may have
+            default = names.DEFAULTS[optimizer or ""][key]
+            numbers[key] = constant(default)
+            if key in names.ASSUMED:
+                assumed.append(f"{key} = {default:g}")
+    nesterov = _switch("nesterov", facts, values)
+    if nesterov is None and optimizer is not None:
+        nesterov = False
+    origin = _origin(sources)
+    rows = tuple(
+        _row(a, b, clock, rate.series, numbers)
+        | {"optimizer": optimizer, "decoupled": decoupled, "nesterov": nesterov, "source": origin}
+        for a, b in zip(steps, steps[1:], strict=False)
+    )
+    known = {"learning_rate": rate.series, "weight_decay": numbers["weight_decay"], "optimizer": optimizer}
+    if optimizer in ("sgd", "sgdw", "muon"):
+        known["momentum"] = numbers["momentum"]
+    missing = tuple(key for key, value in known.items() if value is None)
+    return GroupRows(rows, missing, rate.codes, tuple(assumed), _conflicts(facts, values, table))
+
+
+def _optimizer(facts: GroupFacts, values: Mapping[str, Value]) -> tuple[str | None, bool | None, str]:
+    """Name, whether decay is decoupled, source."""
+    switch = values.get("decoupled")
+    if "optimizer" in values:
+        name, decoupled = names.with_decay(
+            names.normal(str(values["optimizer"])), None if switch is None else bool(switch)
+        )
+        return name, decoupled, "caller"
+    said, source = facts.words.get("optimizer", ("", ""))
+    if switch is None and "decoupled_weight_decay" in facts.switches:
+        switch = facts.switches["decoupled_weight_decay"][0]
+    if not said:
+        return None, None if switch is None else bool(switch), ""
+    name, decoupled = names.with_decay(names.normal(said), None if switch is None else bool(switch))
+    return name, decoupled, source
+
+
+def _number(key: str, facts: GroupFacts, values: Mapping[str, Value]) -> tuple[Series | None, str]:
+    if key in values:
+        return constant(float(values[key])), "caller"
+    found = facts.numbers.get(key)
+    if found is None:
+        return None, ""
+    return through(found.updates, found.values), found.source
+
+
+def _switch(key: str, facts: GroupFacts, values: Mapping[str, Value]) -> bool | None:
+    if key in values:
+        return bool(values[key])
+    return facts.switches[key][0] if key in facts.switches else None
+
+
+def _origin(sources: Mapping[str, str]) -> str:
+    """Where learning rate and decay come from; what the caller and a file share is said of both."""
+    used = [sources[k] for k in ("learning_rate", "weight_decay", "momentum", "beta1", "optimizer") if sources.get(k)]
+    if not sources.get("learning_rate") and not sources.get("weight_decay"):
+        return "unknown"
+    return "; ".join(dict.fromkeys(part for source in used for part in source.split("; ")))
+
+
+def _row(a: int, b: int, clock: Clock, rate: Series | None, numbers: Mapping[str, Series | None]) -> Row:
+    """The numbers of one interval; null where they are not known."""
+    first, last = clock.made(a) + 1, max(clock.made(b), clock.made(a) + 1)
+    row: Row = dict.fromkeys(COLUMNS)
+    row |= {"step_from": a, "step_to": b}
+    for key, series in numbers.items():
+        row[key] = None if series is None else 0.5 * (series.at(first) + series.at(last))
+    if rate is None:
+        return row
+    eta_first, eta_last = rate.at(first), rate.at(last)
+    row |= {"learning_rate_first": eta_first, "learning_rate_last": eta_last}
+    changes = abs(eta_first - eta_last) > SAME * max(eta_first, eta_last)
+    if clock.known and b > a:
+        total = rate.total(first, last)
+        row |= dict(zip(("sum_learning_rate", "sum_learning_rate_low", "sum_learning_rate_high"), total, strict=True))
+        flat = (last - first + 1) * eta_first
+        changes = changes or max(abs(t - flat) for t in total) > SAME * max(flat, total[0])
+        decay = numbers["weight_decay"]
+        if decay is not None:
+            total = rate.total(first, last, decay)
+            row |= dict(zip(("sum_decay", "sum_decay_low", "sum_decay_high"), total, strict=True))
+    row["learning_rate_changes"] = changes
+    return row
+
+
+def _conflicts(facts: GroupFacts, values: Mapping[str, Value], table: ScheduleTable | None) -> dict[str, str]:
+    """Sentences on where the caller and the files, or configured and in force, say different things."""
+    said: dict[str, str] = {}
+    for key, found in facts.numbers.items():
+        spread = (min(found.values), max(found.values))
+        shown = f"{spread[0]:g}" if not found.varies else f"{spread[0]:g} to {spread[1]:g}"
+        if key in values:
+            value = float(values[key])
+            if any(abs(v - value) > SAME * max(abs(v), abs(value)) for v in found.values):
+                said[key] = f"the caller says {value:g}, {found.source} says {shown}; the caller's word is used"
+        elif key == "learning_rate" and table is not None:
+            continue
+        elif found.kind == "in force" and key in facts.configured:
+            value, source = facts.configured[key]
+            moving = key == "learning_rate" and found.varies  # a schedule explains the difference
+            if not moving and all(abs(v - value) > SAME * max(abs(v), abs(value)) for v in found.values):
+                said[key] = f"{source} says {value:g}, in force was {shown} ({found.source}); what was in force is used"
+    if "optimizer" in values and "optimizer" in facts.words:
+        caller, file = names.normal(str(values["optimizer"])), names.normal(facts.words["optimizer"][0])
+        if names.DECOUPLED.get(caller, caller) != names.DECOUPLED.get(file, file):
+            said["optimizer"] = (
+                f"the caller says {caller}, {facts.words['optimizer'][1]} says {file}; the caller's word is used"
+            )
+    return said

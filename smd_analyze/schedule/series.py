@@ -1,0 +1,133 @@
+"""A hyperparameter over the updates of a run, from values that checkpoints saved, and how far it can be off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Function = Callable[[np.ndarray], np.ndarray]
+SAME = 1e-6  # relative: float32 copies of one number agree to this
+OUTLIER = 4.0  # a change this many times its neighbours' is a jump, not a smooth curve
+CHUNK = 1 << 20  # updates evaluated at once
+
+
+@dataclass(frozen=True)
+class Series:
+    """Functions of the update number u (1 is the run's first update): best, and bounds at each update."""
+
+    best: Function
+    low: Function
+    high: Function
+
+    def total(self, first: int, last: int, factor: Series | None = None) -> tuple[float, float, float]:
+        """Σ over updates first … last of this series, times `factor` where given: (best, low, high)."""
+        sums = np.zeros(3)
+        for begin in range(first, last + 1, CHUNK):
+            u = np.arange(begin, min(begin + CHUNK, last + 1), dtype=float)
+            values = np.array([self.best(u), self.low(u), self.high(u)])
+            if factor is not None:
+                values *= np.array([factor.best(u), factor.low(u), factor.high(u)])
+            sums += values.sum(axis=1)
+        return float(sums[0]), float(min(sums[0], sums[1])), float(max(sums[0], sums[2]))
+
+    def at(self, update: int) -> float:
+        """Best value at one update."""
+        return float(self.best(np.array([float(update)]))[0])
+
+
+def exact(function: Function) -> Series:
+    """A series that is known at every update."""
+    return Series(function, function, function)
+
+
+def constant(value: float) -> Series:
+    """One value throughout."""
+    return exact(lambda u: np.full(u.shape, value))
+
+
+def piecewise(steps: Sequence[float], values: Sequence[float]) -> Series:
+    """values[i] for the updates after steps[i] until steps[i+1]; values[0] before that too."""
+    edges, levels = np.asarray(steps, float), np.asarray(values, float)
+    return exact(lambda u: levels[np.clip(np.searchsorted(edges, u, side="left") - 1, 0, len(levels) - 1)])
+
+
+def through(updates: Sequence[float], values: Sequence[float]) -> Series:
+    """The series through saved values, each known at one update; beyond the ends the last value holds.
+
+    Between two equal values it is constant. A lone change between constant stretches (or one far larger than its
+    neighbours) is a jump somewhere inside: the middle, bounded by both values. Where neighbours change too, the curve
+    is smooth: a monotone cubic, give or take its distance from the straight line, and as far as the earlier value held
+    (a scheduler that is called once an epoch).
+    """
+    u, first = np.unique(np.asarray(updates, float), return_index=True)
+    v = np.asarray(values, float)[first]
+    if len(u) == 1 or np.all(np.abs(v - v[0]) <= SAME * np.abs(v).max()):
+        return constant(float(v[0]))
+    kinds = _kinds(v)
+    cubic = _cubics(u, v, kinds)
+
+    def evaluate(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        j = np.clip(np.searchsorted(u, x, side="right") - 1, 0, len(u) - 2)
+        held, following = v[j], v[j + 1]
+        part = np.clip((x - u[j]) / (u[j + 1] - u[j]), 0, 1)
+        line = held + (following - held) * part
+        best, low, high = held.copy(), held.copy(), held.copy()
+        jump = (kinds[j] == "jump") & (part > 0) & (part < 1)
+        best[jump] = 0.5 * (held + following)[jump]
+        low[jump], high[jump] = np.minimum(held, following)[jump], np.maximum(held, following)[jump]
+        smooth = kinds[j] == "smooth"
+        best[smooth] = cubic(x[smooth])
+        rules = np.array([line, held, 2 * best - line])  # the last: as far beyond the cubic as the line is before it
+        ends = np.minimum(held, following), np.maximum(held, following)
+        low[smooth] = np.clip(rules.min(axis=0), *ends)[smooth]
+        high[smooth] = np.clip(rules.max(axis=0), *ends)[smooth]
+        for out in (best, low, high):
+            out[part == 1] = following[part == 1]
+            out[part == 0] = held[part == 0]
+        return best, low, high
+
+    return Series(lambda x: evaluate(x)[0], lambda x: evaluate(x)[1], lambda x: evaluate(x)[2])
+
+
+def _kinds(v: np.ndarray) -> np.ndarray:
+    """Of each segment between saved values: constant, jump or smooth."""
+    change = np.diff(v)
+    still = np.abs(change) <= SAME * np.maximum(np.abs(v[1:]), np.abs(v[:-1]))
+    kinds = np.where(still, "constant", "smooth").astype(object)
+    for j in np.flatnonzero(~still):
+        around = [i for i in (j - 1, j + 1) if 0 <= i < len(change)]
+        largest = max((abs(change[i]) for i in around), default=0.0)
+        if all(still[i] for i in around) or abs(change[j]) > OUTLIER * largest:
+            kinds[j] = "jump"
+    return kinds
+
+
+def _cubics(u: np.ndarray, v: np.ndarray, kinds: np.ndarray) -> Function:
+    """Monotone cubics (Fritsch-Carlson slopes) through each unbroken stretch of smooth segments."""
+    slope = np.zeros((2, len(kinds)))  # at the left and the right end of each segment
+    width, secant = np.diff(u), np.diff(v) / np.diff(u)
+
+    def smooth(j: int) -> bool:
+        return 0 <= j < len(kinds) and kinds[j] == "smooth"
+
+    for j in filter(smooth, range(len(kinds))):
+        for side, near, far in ((0, j - 1, j + 1), (1, j + 1, j - 1)):
+            if smooth(near) and secant[j] * secant[near] > 0:
+                wide, narrow = 2 * width[near] + width[j], width[near] + 2 * width[j]
+                slope[side, j] = (wide + narrow) / (wide / secant[j] + narrow / secant[near])
+            elif not smooth(near) and smooth(far):  # an end of the stretch: the parabola through three values
+                end = ((2 * width[j] + width[far]) * secant[j] - width[j] * secant[far]) / (width[j] + width[far])
+                slope[side, j] = np.clip(end / secant[j], 0, 3) * secant[j]
+            elif not smooth(near):
+                slope[side, j] = secant[j]
+
+    def value(x: np.ndarray) -> np.ndarray:
+        j = np.clip(np.searchsorted(u, x, side="right") - 1, 0, len(u) - 2)
+        h, s = width[j], (x - u[j]) / width[j]
+        rise = v[j + 1] - v[j]
+        bend = s * (1 - s) * ((1 - s) * (h * slope[0, j] - rise) - s * (h * slope[1, j] - rise))
+        return v[j] + rise * s + bend
+
+    return value

@@ -1,0 +1,102 @@
+"""Which elements of a run of consecutive ones belong to which unit of a group's member.
+
+A tensor is seen as (before, unit, after) around the units' axis. Consecutive elements begin…end of it fall into at most
+nine rectangles (first, full and last rows, each with a cut unit, whole units and a cut unit), whatever the axis.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+from smd_analyze.records.group import Member
+
+
+@dataclass(frozen=True)
+class View:
+    """A member's elements in its tensor: `rows` × [`lead`, then `units` × `run` that belong to it, then others]."""
+
+    rows: int
+    row: int
+    lead: int
+    units: int
+    run: int
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """First element that belongs to the member and the one after the last."""
+        return self.lead, (self.rows - 1) * self.row + self.lead + self.units * self.run
+
+    @property
+    def grain(self) -> tuple[int, int]:
+        """(origin, length): cutting at origin + k·length leaves units, or rows of them, whole."""
+        return (self.lead, self.run) if self.rows == 1 else (0, self.row)
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """`rows` rows `stride` apart from element `start` on, each `units` runs of `run`; the first is `unit`'s."""
+
+    start: int
+    rows: int
+    stride: int
+    units: int
+    run: int
+    unit: int
+
+
+def view(shape: tuple[int, ...], member: Member, units: int) -> View:
+    """See a tensor of this shape as the member asks. ValueError if the member does not fit it."""
+    shape = shape or (1,)
+    part = f"{member.parameter}[{member.start}:{member.stop}]"
+    if not 0 <= member.axis < len(shape) or not 0 <= member.start < member.stop <= shape[member.axis]:
+        raise ValueError(f"{part} does not lie in axis {member.axis} of shape {shape}")
+    if (member.stop - member.start) % units:
+        raise ValueError(f"{part} cannot be cut into {units} equal units")
+    if units == 1 and member.stop - member.start == shape[member.axis]:
+        return View(1, prod(shape), 0, 1, prod(shape))  # the whole tensor: its axes do not matter
+    after = prod(shape[member.axis + 1 :])
+    return View(
+        rows=prod(shape[: member.axis]),
+        row=shape[member.axis] * after,
+        lead=member.start * after,
+        units=units,
+        run=(member.stop - member.start) // units * after,
+    )
+
+
+def rectangles(seen: View, begin: int, end: int) -> list[Rectangle]:
+    """The member's part of the tensor's elements begin…end; `start` counts from `begin`."""
+    first, last = begin // seen.row, (end - 1) // seen.row
+    if first == last:
+        return _in_rows(seen, begin, first, 1, begin - first * seen.row, end - first * seen.row)
+    found: list[Rectangle] = []
+    if begin % seen.row:
+        found += _in_rows(seen, begin, first, 1, begin % seen.row, seen.row)
+        first += 1
+    full = end // seen.row
+    if full > first:
+        found += _in_rows(seen, begin, first, full - first, 0, seen.row)
+    if end % seen.row:
+        found += _in_rows(seen, begin, full, 1, 0, end % seen.row)
+    return found
+
+
+def _in_rows(seen: View, begin: int, first: int, rows: int, low: int, high: int) -> list[Rectangle]:
+    """The member's part of columns low…high of some rows: a unit cut at its start, whole units, one cut at its end."""
+    low, high = max(low - seen.lead, 0), min(high - seen.lead, seen.units * seen.run)
+    if low >= high:
+        return []
+    run = seen.run
+    origin = first * seen.row + seen.lead - begin
+    unit, last = low // run, (high - 1) // run
+    if unit == last:
+        return [Rectangle(origin + low, rows, seen.row, 1, high - low, unit)]
+    found: list[Rectangle] = []
+    if low % run:
+        found.append(Rectangle(origin + low, rows, seen.row, 1, run - low % run, unit))
+        unit += 1
+    whole = high // run - unit
+    if whole > 0:
+        found.append(Rectangle(origin + unit * run, rows, seen.row, whole, run, unit))
+    if high % run:
+        found.append(Rectangle(origin + high // run * run, rows, seen.row, 1, high % run, high // run))
+    return found

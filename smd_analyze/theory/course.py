@@ -1,0 +1,162 @@
+"""The schedule as theory reads it: arrays per parameter group, aligned with the checkpoints."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from smd_analyze.records.group import Group
+from smd_analyze.records.schedule import Schedule
+from smd_analyze.theory.autoregression import Floats
+from smd_analyze.theory.laws import Law, law_of, saved_direction_was_update
+
+PIECES = 64  # an interval whose learning rate changes is cut into at most this many pieces of constant η
+NUMBERS = (
+    "sum_learning_rate", "sum_decay", "sum_decay_low", "sum_decay_high", "momentum", "dampening", "beta1", "beta2",
+    "weight_decay", "learning_rate_first", "learning_rate_last",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Course:
+    """What acted on one parameter group. Arrays [T]: entry i is the interval that ends at checkpoint i; entry 0 is NaN.
+
+    `counted`: steps are optimizer steps. `laws[i]` is a Law or the reason why there is none. `rate_*`: learning rates
+    as the gradient felt them (times 1 − dampening), NaN where unknown; if no learning rate is known at all, ηλ stands
+    in for η (`rate_known` False) and L is in units of λ². `decay`, `_low`, `_high`: Σηλ. `raw_*`: η as in the file.
+    `momentum`: α or β₁. `changes`: the learning rate changed within the interval. `buffered`: see laws.
+    """
+
+    steps: Floats
+    counted: bool
+    laws: tuple[Law | str, ...]
+    lengths: Floats
+    rate_mean: Floats
+    rate_first: Floats
+    rate_last: Floats
+    raw_first: Floats
+    raw_last: Floats
+    rate_known: bool
+    decay: Floats
+    decay_low: Floats
+    decay_high: Floats
+    momentum: Floats
+    beta2: Floats
+    changes: np.ndarray
+    buffered: np.ndarray
+
+    def update_at(self, i: int) -> int:
+        """The interval whose numbers made checkpoint i: its own, or the first one for the first checkpoint."""
+        return i if i else 1
+
+    def trouble(self, i: int) -> str:
+        """Why theory cannot speak of interval i; "" if it can."""
+        law = self.laws[i]
+        if isinstance(law, str):
+            return law
+        if np.isnan(self.momentum[i]):
+            return f"{law.momentum_word} unknown"
+        if np.isnan(self.decay[i]):
+            return "weight decay unknown"
+        return ""
+
+    def decay_at(self, i: int) -> float:
+        """x = ηλ [1/step] of the update that made checkpoint i; NaN where unknown."""
+        j = self.update_at(i)
+        rate = self.rate_last[j] if i else self.rate_first[j]
+        ratio = self.decay[j] / self.rate_mean[j] / self.lengths[j] if self.rate_mean[j] > 0 else np.nan
+        if np.isfinite(rate) and np.isfinite(ratio):
+            return float(rate * ratio)
+        # no learning rate: the interval's mean decay, if its steps are optimizer steps
+        return float(self.decay[j] / self.lengths[j]) if self.counted else np.nan
+
+    def rate_at(self, i: int) -> float:
+        """Learning rate of the update that made checkpoint i, as the gradient felt it; NaN where unknown."""
+        j = self.update_at(i)
+        rate = self.rate_last[j] if i else self.rate_first[j]
+        return float(rate if np.isfinite(rate) else self.rate_mean[j])
+
+    def pieces(self, i: int) -> tuple[Floats, Floats, Floats]:
+        """Interval i as pieces of constant learning rate: (η, x, number of steps), with the recorded sums kept exactly.
+
+        An interval that changes between constant neighbours is a step drop; any other change is a smooth curve from
+        the first to the last learning rate.
+        """
+        k, mean, x = self.lengths[i], self.rate_mean[i], self.decay[i] / self.lengths[i]
+        first, last = self.rate_first[i], self.rate_last[i]
+        plain = np.array([mean]), np.array([x]), np.array([k])
+        if not self.changes[i] or not np.isfinite(first) or not np.isfinite(last) or first == last or mean <= 0:
+            return plain
+        share = (mean - last) / (first - last)  # of the way, how much the first value holds on average
+        if not 0.02 < share < 0.98 or k < 2:
+            return plain
+        neighbours = [j for j in (i - 1, i + 1) if 1 <= j < len(self.steps)]
+        if neighbours and not any(self.changes[j] for j in neighbours):
+            counts, rates = k * np.array([share, 1 - share]), np.array([first, last])
+        else:
+            m = int(min(k, PIECES))
+            edges = np.linspace(0, 1, m + 1)
+            power = 1 / share - 1  # last + (first−last)(1−u)^power has the right mean
+            integral = -((1 - edges) ** (power + 1)) / (power + 1)
+            rates = last + (first - last) * np.diff(integral) * m
+            counts = np.full(m, k / m)
+        return rates, rates * (x / mean), counts
+
+
+def course_of(schedule: Schedule, parameter_group: str, steps: tuple[int, ...]) -> Course:
+    """Align the rows of one parameter group with the checkpoints' steps; intervals without a row are NaN."""
+    frame = schedule.table.filter(pl.col("parameter_group") == parameter_group)
+    rows = {(row["step_from"], row["step_to"]): row for row in frame.iter_rows(named=True)}
+    found = [rows.get(pair) for pair in zip(steps[:-1], steps[1:], strict=True)]
+    column: dict[str, Floats] = {}
+    for name in NUMBERS:
+        values = [np.nan] + [np.nan if row is None or row[name] is None else float(row[name]) for row in found]
+        column[name] = np.array(values)
+    names = ["no schedule for this interval" if row is None else None for row in found]
+    laws = [
+        gap or law_of(row["optimizer"], row["nesterov"], row["decoupled"]) if row else str(gap)
+        for row, gap in zip(found, names, strict=True)
+    ]
+    coupled = np.array([False] + [isinstance(law, Law) and law.coupled for law in laws])
+    adam = np.array([False] + [isinstance(law, Law) and law.power == 2 for law in laws])
+    lengths = np.diff(np.array(steps, np.float64), prepend=np.nan)
+    counted = schedule.step_unit == "optimizer steps"
+
+    sums, rate_last = column["sum_learning_rate"], column["learning_rate_last"]
+    decay = np.where(np.isnan(column["sum_decay"]), column["weight_decay"] * sums, column["sum_decay"])
+    # λ = 0 needs no learning rate
+    decay = np.where(np.isnan(decay) & (column["weight_decay"] == 0), 0.0, decay)
+    rate_known = np.isfinite(sums)
+    damping = 1 - np.nan_to_num(column["dampening"], nan=0.0)
+    slowed = np.where(coupled, damping, 1.0)
+    decay = decay * slowed
+    mean, first, last = (damping * v for v in (sums / lengths, column["learning_rate_first"], rate_last))
+    if not rate_known.any():  # nothing but the decay is known: ηλ stands in for η
+        mean = first = last = np.where(decay > 0, decay / lengths, np.nan)
+    return Course(
+        steps=np.array(steps, np.float64),
+        counted=counted,
+        laws=("", *laws),
+        lengths=lengths,
+        rate_mean=mean,
+        rate_first=first,
+        rate_last=last,
+        raw_first=column["learning_rate_first"],
+        raw_last=rate_last,
+        rate_known=bool(rate_known.any()),
+        decay=decay,
+        decay_low=column["sum_decay_low"] * slowed,
+        decay_high=column["sum_decay_high"] * slowed,
+        momentum=np.where(adam, column["beta1"], column["momentum"]),
+        beta2=column["beta2"],
+        changes=np.array([False] + [bool(row and row["learning_rate_changes"]) for row in found]),
+        buffered=np.array(
+            [False] + [bool(row) and saved_direction_was_update(row["optimizer"], row["nesterov"]) for row in found]
+        ),
+    )
+
+
+def parameter_group_of(group: Group, schedule: Schedule) -> str | None:
+    """The parameter group of a group's members in the schedule; None if its members belong to several."""
+    names = {schedule.parameter_group.get(m.parameter, group.parameter_group) for m in group.members}
+    return names.pop() if len(names) == 1 else (group.parameter_group if not names else None)

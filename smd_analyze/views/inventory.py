@@ -1,0 +1,96 @@
+"""What was found: the checkpoints and hyperparameters of a Run, and the verdicts about its weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from smd_analyze.records.group import Groups, ParameterVerdict
+from smd_analyze.records.run import Run, Setting
+from smd_analyze.views.grid import grid
+from smd_analyze.views.kinds import kinds, label
+from smd_analyze.views.layers import SCREEN
+from smd_analyze.views.text import MISSING, counted, fold, given, shorten, size
+
+ENDS = 6  # checkpoints shown at each end of a long run
+
+
+def print_run(run: Run, console: Console, *, verbose: int = 0) -> None:
+    """The checkpoints (shortened in the middle unless `verbose`), the hyperparameters with their source, the labels."""
+    found = run.checkpoints
+    head = f"{run.path}: {counted(len(found), 'checkpoint')}"
+    if found:
+        head += f", {run.step_unit} {found[0].step} to {found[-1].step}, ordered by {run.ordered_by}"
+    console.print(Text(head, style="bold"))
+    if not found:
+        return
+    gap = max(0, len(found) - 2 * ENDS)
+    gap = gap if gap > 1 and not verbose else 0
+    room = max(20, console.width - 60)
+    rows = [
+        (str(c.step), shorten(c.path.removeprefix(run.path.rstrip("/") + "/"), room), c.format, c.framework,
+         str(len(c.parameters)), size(c.nbytes))
+        for c in ([*found[:ENDS], *found[ENDS + gap :]] if gap else found)
+    ]  # fmt: skip
+    if gap:
+        rows.insert(ENDS, ("…", f"{gap} more; -v shows all", "", "", "", ""))
+    console.print(grid(("step", "path", "format", "trainer", "tensors", "size"), ("step", "tensors", "size"), rows))
+    console.print()
+    _print_settings(run, console, room)
+    for name, target in run.aliases.items():
+        console.print(Text(f"{name} is {target}"))
+
+
+def _print_settings(run: Run, console: Console, room: int) -> None:
+    last: dict[tuple[str, str, str], Setting] = {}
+    seen: dict[tuple[str, str, str], list[str]] = {}
+    for c in run.checkpoints:
+        for s in c.settings:
+            key = (s.parameter_group, s.name, s.kind)
+            last[key] = s
+            value = s.text or given(s.value)
+            if value not in seen.setdefault(key, []):
+                seen[key].append(value)
+    if not last:
+        console.print(
+            Text("No hyperparameter was found in the files: say them with --optimizer, --lr, --weight-decay.")
+        )
+        return
+    rows = []
+    for key, s in sorted(last.items(), key=lambda item: item[0][0]):
+        values = seen[key]
+        text = values[0] if len(values) == 1 else f"{values[0]} … {values[-1]}"
+        if len(values) > 2:
+            text += f" ({len(values)} values)"
+        rows.append((s.parameter_group or "every", s.name, text, s.kind, shorten(s.source, room)))
+    console.print(grid(("parameter group", "hyperparameter", "value", "kind", "source"), (), rows))
+
+
+def print_groups(groups: Groups, console: Console, *, verbose: int = 0) -> None:
+    """Every parameter with its verdict and the reason; more than a screen of them kind by kind unless `verbose`."""
+    counts = Counter(p.status for p in groups.parameters)
+    told = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    head = f"{counted(len(groups.parameters), 'parameter')}: {told}; from {groups.source}"
+    console.print(Text(head, style="bold"))
+    room = max(18, console.width - 68)
+    rows = []
+    for names, verdict in _rows(groups.parameters, bool(verbose)):
+        name = fold(label(names), room) + (f"\n({counted(len(names), 'tensor')})" if len(names) > 1 else "")
+        cells = (verdict.role, verdict.status, verdict.granularity or MISSING, verdict.evidence, verdict.reason)
+        rows.append((name, *cells))
+    console.print(grid(("parameter", "role", "status", "granularity", "evidence", "reason"), (), rows))
+
+
+def _rows(parameters: Sequence[ParameterVerdict], every: bool) -> Iterable[tuple[list[str], ParameterVerdict]]:
+    """Names that share a row, with the verdict that they share."""
+    named = [(p.parameter + (f"[{p.slice}]" if p.slice else ""), p) for p in parameters]
+    if every or len(parameters) <= SCREEN:
+        return [([name], p) for name, p in named]
+    same: dict[tuple[str, ...], dict[str, ParameterVerdict]] = {}
+    for name, p in named:
+        key = (p.role, p.status, p.granularity, p.evidence, p.reason)
+        same.setdefault(key, {})[name] = p
+    return [(names, of_key[names[0]]) for of_key in same.values() for names in kinds(of_key, SCREEN).values()]

@@ -1,0 +1,102 @@
+"""The cells of the table of layers: one layer a row, or one kind of layers a row where a screen cannot hold them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from smd_analyze.views.kinds import kinds, label
+from smd_analyze.views.text import MISSING, counted, interval, number, present
+
+SCREEN = 30
+"""Rows that a screen holds; more layers than this are shown kind by kind."""
+
+BASES = {"theory": "ᵗ", "extrapolated": "ˣ", "measured": "ᵐ", "stationary stretch": "ᵐ"}
+NUMBERS = re.compile(
+    r"(?:, EI =| since step|:)? [-−]?\d[\d.e+−-]*(?: ± [\d.]+)?(?: half-lives| %/1000 steps)?|, EI = \?"
+)
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: where it stands in `layers`, its head, and the scale it is shown in."""
+
+    name: str
+    head: str
+    scale: float = 1.0
+    digits: int = 4
+
+
+def columns(scale: float, unit: str, reference: bool, wide: bool) -> list[Column]:
+    """The numbers shown of each layer. `reference`: the layers are not invariant. `wide`: room for more."""
+    found = [Column("weight_norm", "‖w‖")]
+    if not reference:
+        found.append(Column("level", "level\n‖w‖*"))
+    equilibrium = "θ* refer.\n" if reference else "θ* equil.\n"
+    found += [
+        Column("implied", f"θ₁ implied\n{unit}", scale, 3),
+        Column("measured", f"θ₁ measured\n{unit}", scale, 3),
+        Column("equilibrium", equilibrium + unit, scale, 3),
+    ]
+    if wide:
+        found += [
+            Column("ratio", "θ₁/θ*", 1.0, 3),
+            Column("equilibrium_index", "EI", 1.0, 3),
+            Column("effective_learning_rate", "η/‖w‖²\n1/weight²", 1.0, 3),
+        ]
+    if not reference:
+        found.append(Column("half_lives", "half-\nlives", 1.0, 3))
+    return found
+
+
+def rows_of(layers: Sequence[Row], shown: Sequence[Column], every: bool) -> list[tuple[str, list[str], str]]:
+    """Name, cells and state of each row: layers, or kinds of layers if there are more than SCREEN and not `every`."""
+    if every or len(layers) <= SCREEN:
+        return [(row["group"], [_cell(row, c) for c in shown], words(row["state"])) for row in layers]
+    place = {row["group"]: row for row in layers}
+    found = []
+    for names in kinds(place, SCREEN).values():
+        members = [place[name] for name in names]
+        if len(members) == 1:
+            found.append((names[0], [_cell(members[0], c) for c in shown], words(members[0]["state"])))
+        else:
+            title = f"{label(names)}\n({counted(len(names), 'layer')})"
+            found.append((title, [_summary(members, c) for c in shown], _states(members)))
+    return found
+
+
+def words(value: Any) -> str:
+    """A text, or a dash where there is none."""
+    return value if value else MISSING
+
+
+def _cell(row: Row, column: Column) -> str:
+    value = row.get(column.name)
+    low, high = row.get(f"{column.name}_low"), row.get(f"{column.name}_high")
+    text = interval(value, low, high, column.scale, column.digits)
+    return text + BASES.get(row.get("level_basis") or "", "") if column.name == "level" and present(value) else text
+
+
+def _summary(rows: Sequence[Row], column: Column) -> str:
+    """Median, and below it the range where there is one."""
+    values: list[float] = [row[column.name] for row in rows if present(row.get(column.name))]
+    if not values:
+        return MISSING
+    middle = number(median(values), column.digits, column.scale)
+    ends = [number(end, 3, column.scale) for end in (min(values), max(values))]
+    bases = {row.get("level_basis") for row in rows if present(row.get(column.name))}
+    mark = BASES.get(next(iter(bases)) or "", "") if column.name == "level" and len(bases) == 1 else ""
+    return middle + mark if ends[0] == ends[1] else f"{middle}{mark}\n{ends[0]}…{ends[1]}"
+
+
+def _states(rows: Sequence[Row]) -> str:
+    """How many are in which state; numbers within a state are left to the single layers' rows."""
+    counts = Counter(NUMBERS.sub("", words(row["state"])) for row in rows)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return "\n".join(f"{count} {state}" for state, count in counts.most_common())

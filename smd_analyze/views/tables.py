@@ -1,0 +1,112 @@
+"""Tables for the terminal. They show what a Report, Run or Groups holds, and compute nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from smd_analyze.records.report import Report
+from smd_analyze.views.findings import print_findings
+from smd_analyze.views.grid import grid
+from smd_analyze.views.inventory import print_groups, print_run
+from smd_analyze.views.layers import BASES, SCREEN, Column, Row, columns, rows_of
+from smd_analyze.views.text import angle_scale, counted, fold, shorten
+
+__all__ = ["console", "print_findings", "print_groups", "print_report", "print_run"]
+
+PIPED = 100  # columns of a table that goes to a file or a pipe
+WIDE = 150  # columns of a terminal from which on more numbers are shown
+STATE = 20  # columns that the words of a state get at least, if a long name asks for room
+BASIS_WORDS = {"ᵗ": "from theory", "ˣ": "extrapolated from the same norms", "ᵐ": "measured where it is stationary"}
+REFERENCE = "Not scale-invariant weights: theory as reference only"
+
+
+def console(stderr: bool = False) -> Console:
+    """A console of the terminal's width, or 100 columns (COLUMNS) if piped; NO_COLOR is respected."""
+    stream = sys.stderr if stderr else sys.stdout
+    encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
+    if encoding != "utf8" and hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # "‖" in an old locale is no reason to fail
+    asked = os.environ.get("COLUMNS", "")
+    width = None if stream.isatty() else int(asked) if asked.isdigit() and int(asked) else PIPED
+    return Console(file=stream, width=width, highlight=False, emoji=False, markup=False)
+
+
+def print_report(report: Report, console: Console, *, verbose: int = 0) -> None:
+    """The verdict, the layers that may be compared with theory, and apart from them those that may not.
+
+    More than 30 layers are shown kind by kind (median and range) unless `verbose`.
+    """
+    console.print(Text(report.verdict, style="bold"))
+    layers = list(report.layers.iter_rows(named=True))
+    invariant = [row for row in layers if row["status"] in ("invariant", "jointly invariant")]
+    others = [row for row in layers if row["status"] not in ("invariant", "jointly invariant")]
+    angles = [row[name] for row in layers for name in ("implied", "measured", "equilibrium")]
+    scale, unit = angle_scale(angles)
+    step = report.provenance.get("step_unit", "optimizer steps")
+    if step not in ("optimizer steps", ""):
+        unit = unit.replace("step", step.removesuffix("s"))
+    wide = console.width >= WIDE
+    if invariant:
+        _print_layers(console, invariant, columns(scale, unit, False, wide), bool(verbose), None)
+    if others:
+        _print_layers(console, others, columns(scale, unit, True, wide), bool(verbose), REFERENCE)
+    if not layers:
+        console.print("No layer was analysed.")
+        return
+    for line in _legend(layers, invariant, bool(verbose)):
+        console.print(Text(line, style="dim"))
+    _print_advice(console, layers)
+
+
+def _print_layers(
+    console: Console, layers: Sequence[Row], shown: Sequence[Column], every: bool, title: str | None
+) -> None:
+    rows = rows_of(layers, shown, every)
+    if title:
+        console.print(Text(title, style="bold"))
+    widths = [
+        max(len(line) for text in (column.head, *(cells[i] for _, cells, _ in rows)) for line in text.split("\n"))
+        for i, column in enumerate(shown)
+    ]
+    room = console.width - sum(widths) - 2 * (len(widths) + 1)
+    longest = max(len(group.partition("\n")[0]) for group, _, _ in rows)
+    name = min(longest, max(14, room - STATE))
+    guessed = {row["group"] for row in layers if row["evidence"] == "guessed"}
+    lines = []
+    for group, cells, state in rows:
+        first, _, second = group.partition("\n")
+        short = f"{fold(first, name)}\n{second}" if second else shorten(first, name)
+        lines.append([Text(short, style="italic" if group in guessed else ""), *cells, state])
+    heads = [column.head for column in shown]
+    console.print(grid(["layer", *heads, "state"], heads, lines))
+    console.print()
+
+
+def _legend(layers: Sequence[Row], invariant: Sequence[Row], every: bool) -> Iterable[str]:
+    yield (
+        "θ₁ angular update: implied by the norms (an identity), or measured (independent of them); "
+        "θ* its value at equilibrium; – no number."
+    )
+    used = {BASES[row["level_basis"]] for row in invariant if row["level_basis"] in BASES}
+    if used:
+        told = ", ".join(f"{mark} {BASIS_WORDS[mark]}" for mark in BASIS_WORDS if mark in used)
+        yield f"level: the norm that the layer settles at; {told}"
+    if not every and max(len(invariant), len(layers) - len(invariant)) > SCREEN:
+        yield "Layers of one kind: median, and below it the range; -v shows every layer."
+
+
+def _print_advice(console: Console, layers: Sequence[Row]) -> None:
+    advised: dict[str, list[str]] = {}
+    for row in layers:
+        if row["advice"]:
+            advised.setdefault(row["advice"], []).append(row["group"])
+    if advised:
+        console.print(Text("Advice", style="bold"))
+    for advice, names in advised.items():
+        where = ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])}, … ({counted(len(names), 'layer')})"
+        console.print(Text(f"  {advice}: {where}"), soft_wrap=False)

@@ -1,0 +1,87 @@
+"""Numbers and names as a person reads them: four digits, no NaN, long names shortened in the middle."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+MISSING = "–"
+
+
+def present(value: Any) -> bool:
+    """Is there a number to show? Null is none, and neither is NaN or an infinity."""
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
+
+
+def number(value: Any, digits: int = 4, scale: float = 1.0) -> str:
+    """`value × scale` with so many significant digits; a dash for a missing one."""
+    if not present(value):
+        return MISSING
+    if isinstance(value, bool | str):
+        return str(value)
+    if isinstance(value, int) and scale == 1.0:
+        return f"{value:,}".replace(",", "\u2009") if value >= 10_000 else str(value)
+    scaled = value * scale
+    if scaled != 0 and not 1e-3 <= abs(scaled) < 1e5:
+        return f"{scaled:.{digits - 1}e}".replace("e-0", "e-").replace("e+0", "e")
+    return f"{scaled:#.{digits}g}".rstrip(".")
+
+
+def given(value: Any) -> str:
+    """A hyperparameter as it was written: no more digits than it needs."""
+    return f"{value:.6g}" if present(value) else MISSING
+
+
+def interval(value: Any, low: Any, high: Any, scale: float = 1.0, digits: int = 3) -> str:
+    """`1.45±0.03`, or `1.45 −0.02 +0.09` where the interval is not symmetric; the value alone where there is none."""
+    if not present(value) or not present(low) or not present(high):
+        return number(value, digits, scale)
+    below, above = (value - low) * scale, (high - value) * scale
+    widest = max(below, above)
+    if widest <= 0:
+        return number(value, digits, scale)
+    lead, _, exponent = f"{widest:.1e}".partition("e")  # two digits of an uncertainty that starts with 1 or 2, else one
+    places = min(10, max(0, 1 - int(exponent) - (lead[0] not in "12")))
+    shown = f"{value * scale:.{places}f}"
+    if min(below, above) > 0.8 * widest:
+        return f"{shown}±{widest:.{places}f}"
+    return f"{shown} −{below:.{places}f} +{above:.{places}f}"
+
+
+def shorten(name: str, width: int) -> str:
+    """At most `width` characters, with … in the middle: both ends of a layer's name tell something."""
+    if len(name) <= width:
+        return name
+    tail = (width - 1) * 3 // 5
+    return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
+
+
+def fold(name: str, width: int) -> str:
+    """The name on as many lines as it needs, broken at its dots; a part that is still too long is shortened."""
+    lines = [""]
+    for part in name.replace(".", "\0.").split("\0"):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(shorten(line, width) for line in lines)
+
+
+def angle_scale(values: list[Any]) -> tuple[float, str]:
+    """Factor and unit in which the largest of these angles per step (radians) is easy to read."""
+    largest = max((abs(value) for value in values if present(value)), default=0.0)
+    return (1e6, "µrad/step") if 0 < largest < 1e-4 else (1e3, "mrad/step")
+
+
+def size(nbytes: Any) -> str:
+    """Bytes in kB, MB or GB."""
+    if not present(nbytes):
+        return MISSING
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= factor:
+            return f"{nbytes / factor:.3g} {unit}"
+    return f"{nbytes} B"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 layer`, `3 layers`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

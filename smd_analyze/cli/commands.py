@@ -66,7 +66,7 @@ def analyze(
     angular update with the equilibrium that theory predicts. Nothing in a checkpoint is ever executed.
     """
     from smd_analyze import analysis
-    from smd_analyze.schedule.caller import merged
+    from smd_analyze.schedule.settings import merged
 
     said = o.hyperparameters(
         optimizer=optimizer, learning_rate=lr, weight_decay=weight_decay, momentum=momentum, dampening=dampening,

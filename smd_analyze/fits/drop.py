@@ -3,7 +3,9 @@
 Over a stretch of constant learning rate a drifting scale L(t) and a wrong rate look alike. Across a change they do
 not: ρ multiplies the decay, L(t) = L0 exp(b(t − t0)/T) drifts, and the profile likelihood of ρ over (L0, b) covers.
 Momentum: the map of SGD with x_e = ηλ/(1−α), its rate times 1 + A(1 + 3S*/S), A = αηλ/(1−α)², which joins the known
-limits of the three-moment recursion: 4x_e(1 + 4A) at equilibrium and 4x_e(1 + A) far above it.
+limits of the three-moment recursion: 4x_e(1 + 4A) at equilibrium and 4x_e(1 + A) far above it. At the change from η to
+η' the buffer still turns the old way: S jumps by 4αη_e'(η_e − η_e')L/(1 − α²) within 1/(1−α) steps. A jump of L with
+the learning rate is not modelled: a factor 2 (1/2) there moves ρ by −12 % (+6 %) in simulation.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from smd_analyze.fits.regime import Regime
-from smd_analyze.fits.relaxation import segment, threshold
+from smd_analyze.fits.relaxation import segment
 
 SPACING = 5  # optimizer steps × (1 − α) that an interval must span
 FLOOR = 0.002  # relative error that no model of S is better than
@@ -23,12 +25,14 @@ LAST, POWER = 3.0, 4.0  # relaxation times used after the change; ‖w‖⁴ rel
 EACH_SIDE = 2  # intervals at constant learning rate needed before and after it
 FEWEST = 6  # intervals in all
 MOST = 40  # intervals in all; denser checkpoints are thinned
-UNITS = 48  # units fitted per group, evenly chosen: the summary is their median
-RHO = np.linspace(np.log(0.25), np.log(4.0), 57)
-DRIFT = np.linspace(-4.0, 4.0, 17)
+UNITS = 12  # units fitted per group, evenly chosen: the summary is their median
+RHO = np.linspace(np.log(0.25), np.log(4.0), 29)
+DRIFT = np.linspace(-4.0, 4.0, 9)
 VALID = 0.05  # largest momentum number A at which the corrected map is used
 WIDE = 3.0  # an interval whose ends differ by more than this factor tells nothing
 NOT_SEPARABLE = "not separable from a drifting gradient scale"
+RIGHT = "theory's rate, if the gradient scale did not jump with the learning rate"
+WRONG = "not theory's rate, or the gradient scale jumped with the learning rate"
 ADVICE = "save checkpoints across a learning-rate change: {} and more on each side, {} optimizer steps apart"
 METHOD = (
     "‖w‖⁴ across the learning-rate change at step {:g}: rate × ρ, gradient scale L0·exp(bt/T); profile likelihood, "
@@ -38,12 +42,16 @@ METHOD = (
 
 @dataclass(frozen=True)
 class Window:
-    """Checkpoints (indices) around a learning-rate change, and the two phases of each interval: η_e, x_e, updates."""
+    """Checkpoints (indices) around a learning-rate change, and the two phases of each interval: η_e, x_e, updates.
+
+    `jump` [m, 2] is what S gains, per L, when a phase begins with another learning rate.
+    """
 
     edges: np.ndarray
     eta: np.ndarray
     decay: np.ndarray
     updates: np.ndarray
+    jump: np.ndarray
     momentum: float
     validity: np.ndarray
     change: float
@@ -53,7 +61,9 @@ def relaxation_row_values(row: Any, vv: np.ndarray, r: Regime) -> list[dict[str,
     """Rows relaxation_rate [1/step, at the last learning rate] and relaxation_rate_ratio (over theory), or why not."""
     advice = ADVICE.format(EACH_SIDE + 1, round(SPACING * r.smear))
     if r.gap or r.no_decay or len(vv) < 2:
-        return [row("relaxation_rate", outcome=r.gap or "no decay: no equilibrium" if len(vv) > 1 else "one checkpoint")]
+        return [
+            row("relaxation_rate", outcome=r.gap or "no decay: no equilibrium" if len(vv) > 1 else "one checkpoint")
+        ]
     if r.optimizer not in ("sgd", "sgdw"):
         return [row("relaxation_rate", outcome=f"not fitted for {r.optimizer}: its second moments lag behind the norm")]
     window = find_window(r)
@@ -71,10 +81,12 @@ def relaxation_row_values(row: Any, vv: np.ndarray, r: Regime) -> list[dict[str,
         return [row("relaxation_rate", outcome=NOT_SEPARABLE, advice=advice)]
     p10, p90 = np.percentile(best, [10, 90])
     theory = textbook_rate(float(window.decay[-1, -1]), float(window.validity[-1]))
-    outcome = "theory's rate inside the interval" if bottom <= 1 <= top else "theory's rate outside the interval"
+    outcome = RIGHT if bottom <= 1 <= top else WRONG
     more = {"method": METHOD.format(window.change, len(chosen)), "outcome": outcome}
     return [
-        row("relaxation_rate", ratio * theory, bottom * theory, top * theory, p10=p10 * theory, p90=p90 * theory, **more),
+        row(
+            "relaxation_rate", ratio * theory, bottom * theory, top * theory, p10=p10 * theory, p90=p90 * theory, **more
+        ),
         row("relaxation_rate_ratio", ratio, bottom, top, p10=p10, p90=p90, **more),
     ]
 
@@ -114,7 +126,7 @@ def _reach(r: Regime, steady: np.ndarray, i: int, way: int) -> int:
 def _near(r: Regime, begin: int, before: int, after: int, end: int) -> tuple[int, int, int, int]:
     """Keep what is near the change: there the drift of L is a straight line. POWER × decay counts relaxation times.
 
-    After it up to LAST relaxation times, before it half as many updates; EACH_SIDE + 1 intervals where there are so many.
+    After it up to LAST relaxation times, before it half as many updates; EACH_SIDE + 1 intervals if there are.
     """
     passed = POWER * np.cumsum(r.decay[after : end + 1])
     end = min(end, after + max(int(np.searchsorted(passed, LAST)), EACH_SIDE))
@@ -140,8 +152,12 @@ def _window(r: Regime, begin: int, before: int, after: int, end: int) -> Window 
     eta, decay, updates = np.array(etas), np.array(decays), np.array(updates)
     if len(updates) < FEWEST or (updates.sum(axis=1) < SPACING * r.smear).any():
         return None
+    jump = np.zeros(eta.shape)
+    held = np.concatenate([eta[:1, :1], eta[:-1, 1:]])  # in force when the interval begins
+    for p, old in ((0, held[:, 0]), (1, np.where(updates[:, 0] > 0, eta[:, 0], held[:, 0]))):
+        jump[:, p] = np.where(updates[:, p] > 0, 4 * momentum * eta[:, p] * (old - eta[:, p]) / (1 - momentum**2), 0)
     validity = momentum * decay.max(axis=1) / (1 - momentum) if r.optimizer == "sgd" else np.zeros(len(decay))
-    return Window(np.array(edges), eta, decay, updates, momentum, validity, float(r.steps[before + 1]))
+    return Window(np.array(edges), eta, decay, updates, jump, momentum, validity, float(r.steps[before + 1]))
 
 
 def _thin(r: Regime, begin: int, end: int) -> list[int]:
@@ -161,29 +177,30 @@ def _thin(r: Regime, begin: int, end: int) -> list[int]:
 def fit_ratio(s: np.ndarray, w: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """ln ρ of every unit with the ends of its 95 % profile interval (infinite where the grid ends first).
 
-    s [m + 1, units] is ‖w‖⁴ at the window's checkpoints.
+    s [m + 1, units] is ‖w‖⁴ at the window's checkpoints. The variance of ε comes from the fit without FLOOR, widened
+    where the fit with it is worse.
     """
+    from scipy.special import stdtrit  # heavy
+
     m, units = len(w.updates), s.shape[1]
     coarse = np.broadcast_to(RHO[:, None], (len(RHO), units))
-    likelihood, q = _profile(coarse, s, w, None)
-    at = likelihood.argmax(axis=0)
-    noise = np.take_along_axis(q, at[None], axis=0)[0] / max(m - 3, 1)
-    floor = (FLOOR * s[1:]) ** 2 / np.maximum(noise, 1e-300)
-    likelihood, _ = _profile(coarse, s, w, floor)
+    q, penalty = _profile(coarse, s, w, np.ones(units), 0.0)
+    at = (-0.5 * m * np.log(q) - 0.5 * penalty).argmax(axis=0)
+    noise = np.take_along_axis(q, at[None], axis=0)[0] / (m - 3)  # V of ε = V·C; FLOOR is added to it
     width = RHO[1] - RHO[0]
-    middle, grids, values = coarse[likelihood.argmax(axis=0), 0], [coarse], [likelihood]
-    for reach in (2 * width, 0.2 * width):
-        grid = middle + np.linspace(-reach, reach, 33)[:, None]
-        fine, _ = _profile(grid, s, w, floor)
-        grids.append(grid)
-        values.append(fine)
-        middle = np.take_along_axis(grid, fine.argmax(axis=0)[None], axis=0)[0]
-    grid, value = np.concatenate(grids), np.concatenate(values)
+    grids, losses = [coarse], [np.add(*_profile(coarse, s, w, noise, FLOOR))]
+    for reach in (1.5 * width, 0.2 * width):
+        middle = np.take_along_axis(grids[-1], losses[-1].argmin(axis=0)[None], axis=0)[0]
+        grids.append(middle + np.linspace(-reach, reach, 21)[:, None])
+        losses.append(np.add(*_profile(grids[-1], s, w, noise, FLOOR)))
+    grid, loss = np.concatenate(grids), np.concatenate(losses)
     order = grid.argsort(axis=0, kind="stable")
-    grid, value = np.take_along_axis(grid, order, axis=0), np.take_along_axis(value, order, axis=0)
-    limit = threshold(m, 3)
-    ends = np.array([_ends(grid[:, u], 2 * (value[:, u].max() - value[:, u]), limit) for u in range(units)])
-    return np.take_along_axis(grid, value.argmax(axis=0)[None], axis=0)[0], ends[:, 0], ends[:, 1]
+    grid, loss = np.take_along_axis(grid, order, axis=0), np.take_along_axis(loss, order, axis=0)
+    best = np.take_along_axis(grid, loss.argmin(axis=0)[None], axis=0)[0]
+    excess = np.maximum(_profile(best[None], s, w, noise, FLOOR)[0][0] / (m - 3), 1.0)
+    limit = excess * float(stdtrit(m - 3, 0.975)) ** 2
+    ends = np.array([_ends(grid[:, u], loss[:, u] - loss[:, u].min(), limit[u]) for u in range(units)])
+    return best, ends[:, 0], ends[:, 1]
 
 
 def _ends(x: np.ndarray, loss: np.ndarray, limit: float) -> tuple[float, float]:
@@ -198,17 +215,19 @@ def _ends(x: np.ndarray, loss: np.ndarray, limit: float) -> tuple[float, float]:
 
 
 def _profile(
-    log_rho: np.ndarray, s: np.ndarray, w: Window, floor: np.ndarray | None
+    log_rho: np.ndarray, s: np.ndarray, w: Window, noise: np.ndarray, floor: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(log likelihood, Q) [R, units], profiled over L0 and the drift b, at log_rho [R, units]."""
+    """(χ², Σ ln variance) [R, units] at log_rho [R, units], profiled over L0 and the drift b.
+
+    The variance of ε is noise [units] × C, and (floor × S)² besides.
+    """
     drift = np.broadcast_to(DRIFT[:, None, None], (len(DRIFT), *log_rho.shape))
-    q, penalty = _residuals(log_rho, drift, s, w, floor)
-    for step in (0.25, 0.0625):
+    q, penalty = _residuals(log_rho, drift, s, w, noise, floor)
+    for step in (0.5, 0.125):
         middle = np.take_along_axis(drift, q.argmin(axis=0)[None], axis=0)
-        drift = middle + step * np.linspace(-2, 2, 9)[:, None, None]
-        q, penalty = _residuals(log_rho, drift, s, w, floor)
-    best = _bottom(np.log(q))
-    return -0.5 * len(w.updates) * best - 0.5 * penalty, np.exp(best)
+        drift = middle + step * np.linspace(-2, 2, 5)[:, None, None]
+        q, penalty = _residuals(log_rho, drift, s, w, noise, floor)
+    return np.exp(_bottom(np.log(q))), penalty
 
 
 def _bottom(y: np.ndarray) -> np.ndarray:
@@ -222,7 +241,7 @@ def _bottom(y: np.ndarray) -> np.ndarray:
 
 
 def _residuals(
-    log_rho: np.ndarray, drift: np.ndarray, s: np.ndarray, w: Window, floor: np.ndarray | None
+    log_rho: np.ndarray, drift: np.ndarray, s: np.ndarray, w: Window, noise: np.ndarray, floor: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weighted residual sum Q [D, R, units] with L0 profiled, and Σ ln of the variances [R, units]."""
     rho = np.exp(log_rho)
@@ -232,9 +251,7 @@ def _residuals(
     penalty = np.zeros(rho.shape)
     for i in range(len(w.updates)):
         pieces = [segment(w.eta[i, p], rho * w.decay[i, p], w.updates[i, p]) for p in (0, 1)]
-        c = pieces[1][0] ** 2 * pieces[0][2] + pieces[1][2]
-        if floor is not None:
-            c = c + floor[i]
+        c = noise * (pieces[1][0] ** 2 * pieces[0][2] + pieces[1][2]) + (floor * s[i + 1]) ** 2
         penalty += np.log(c)
         maps.append((pieces, c))
     scale = None
@@ -255,8 +272,8 @@ def _residuals(
 
 
 def _corrected(
-    pieces: list[tuple[np.ndarray, ...]], s: np.ndarray, i: int, scale: np.ndarray | None, growth: np.ndarray, w: Window,
-    rho: np.ndarray,
+    pieces: list[tuple[np.ndarray, ...]], s: np.ndarray, i: int, scale: np.ndarray | None, growth: np.ndarray,
+    w: Window, rho: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Φ and B of interval i with the rate's momentum correction, from the last estimate of L0."""
     phi, b = np.ones(1), np.zeros(1)
@@ -270,5 +287,5 @@ def _corrected(
             above = np.clip(rest * scale * growth / np.sqrt(s[i] * s[i + 1]), 0, 10)
             faster = one ** (1 + strength * (1 + 3 * above))
             source, one = rest * (1 - faster), faster
-        phi, b = phi * one, b * one + source
+        phi, b = phi * one, (b + w.jump[i, p]) * one + source
     return phi, b

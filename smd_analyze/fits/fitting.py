@@ -10,7 +10,7 @@ import polars as pl
 
 from smd_analyze.fits import agreement, index
 from smd_analyze.fits.drop import relaxation_row_values
-from smd_analyze.fits.regime import FOURTH_POWER, Regime, regime
+from smd_analyze.fits.regime import FOURTH_POWER, Regime, Regimes
 from smd_analyze.records.group import Group
 from smd_analyze.records.schedule import Schedule
 from smd_analyze.records.statistics import Statistics, UnitSeries
@@ -21,7 +21,7 @@ SCHEMA: dict[str, Any] = {
     "outcome": pl.String, "advice": pl.String,
 }  # fmt: skip
 INVARIANT = ("invariant", "jointly invariant")
-STATIONARY, SPREAD, MOVING = "stationary", "stationary in the median, units differ", "still moving"
+STATIONARY, APART, MOVING = "stationary", "units differ", "still moving"
 MORE = "save at least {} checkpoints, {} optimizer steps apart or more, at a constant learning rate"
 Row = dict[str, Any]
 
@@ -38,10 +38,11 @@ def fit(
     """
     angles = _by_group(angular_updates)
     predicted = _by_group(predictions)
+    regimes = Regimes(schedule)
     rows: list[Row] = []
     for group in stats.groups:
         series = stats.units(group.name)
-        rows += fit_group(group, series, regime(group, series.steps, schedule), angles, predicted)
+        rows += fit_group(group, series, regimes.of(group, series.steps), angles, predicted)
     return pl.DataFrame(rows, schema=SCHEMA)
 
 
@@ -88,7 +89,7 @@ def _writer(group: str) -> Any:
 
 def _stationarity(series: UnitSeries, r: Regime) -> index.Stationarity | None:
     """Of the last stretch with a constant learning rate; of the last half of the run where it always changes."""
-    if r.gap or r.no_decay or len(series.vv) < 2:
+    if r.gap or r.no_decay or len(series.vv) < 2 or frozen(series):
         return None
     start = r.final_stretch()
     if start >= len(r.decay):
@@ -97,10 +98,18 @@ def _stationarity(series: UnitSeries, r: Regime) -> index.Stationarity | None:
     return None if found is None else index.stationarity(found)
 
 
+def frozen(series: UnitSeries) -> bool:
+    """Whether every checkpoint holds the same weights."""
+    known = series.dd[np.isfinite(series.dd)]
+    return len(known) > 0 and not known.any()
+
+
 def _why_not(series: UnitSeries, r: Regime, count: int) -> tuple[str, str]:
     """Outcome and advice where there is no equilibrium index."""
     if count < 2:
         return "not identifiable: one checkpoint", MORE.format(index.FEWEST + 1, round(index.SPACING * r.smear))
+    if frozen(series):
+        return "the weights never move", "frozen on purpose? else one file was saved under several names"
     if r.gap:
         return r.gap, "say it with an option or --settings run.toml"
     if r.no_decay:
@@ -120,8 +129,7 @@ def _index_rows(row: Any, series: UnitSeries, r: Regime, found: index.Stationari
         method += "; the learning rate changes throughout"
     numbers = {"p10": found.p10, "p90": found.p90}
     if found.since is not None:
-        spread = max(abs(found.p10), abs(found.p90)) > 3 * index.TOLERANCE
-        outcome = SPREAD if spread else STATIONARY
+        outcome = STATIONARY
         return [
             row("equilibrium_index", found.value, found.low, found.high, method=method, outcome=outcome, **numbers),
             row("stationary_since", series.steps[found.since], method=EQUIVALENCE_TEST, outcome=outcome),
@@ -132,6 +140,8 @@ def _index_rows(row: Any, series: UnitSeries, r: Regime, found: index.Stationari
         )  # fmt: skip
         if found.blocks < count - 1:
             outcome = f"not identifiable: {found.blocks} intervals at one learning rate"
+    elif found.low <= index.TOLERANCE and found.high >= -index.TOLERANCE and found.p10 < 0 < found.p90:
+        outcome, advice = APART, "look at the units: some norms grow while others shrink"
     else:
         outcome, advice = MOVING, "train on, or compare at a constant learning rate"
     return [
@@ -158,9 +168,11 @@ def _level_rows(
     """level and level_ratio, of the stationary stretch."""
     if found is None or found.since is None:
         return [row("level", outcome="the norm is not known to be stationary", advice="see stationary_since")]
-    norm = np.sqrt(np.nansum(series.vv[found.since :], axis=1))
+    kept = found.since + np.flatnonzero(np.isfinite(series.vv[found.since :]).any(axis=1))
+    norm = np.sqrt(np.nansum(series.vv[kept], axis=1))
+    decay = np.array([r.decay[a:b].sum() for a, b in zip(kept, kept[1:], strict=False)])
     power = 4 if r.optimizer in FOURTH_POWER else 2
-    value, low, high, batches = agreement.settled_level(norm, r.decay[found.since :], power)
+    value, low, high, batches = agreement.settled_level(norm, decay, power)
     short = not np.isfinite(low)
     method = f"mean weight norm from step {series.steps[found.since]:g} on, {batches} batch means"
     advice = "the stretch lasts less than six relaxation times: train on for an interval" if short else ""
@@ -182,7 +194,9 @@ def measured_rows(rows: list[Row]) -> list[Row]:
 
 def within(rows: list[Row], since: float | None) -> list[Row]:
     """The rows from step `since` on; of those none, or without `since`, the last row."""
-    later = [] if since is None else [a for a in rows if a["step_from"] >= since or _single(a) and a["step_to"] >= since]
+    later = (
+        [] if since is None else [a for a in rows if a["step_from"] >= since or _single(a) and a["step_to"] >= since]
+    )
     return later or rows[-1:]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from smd_analyze.fits.regime import Regime
 
 TOLERANCE = 0.1  # of EI: 10 % in ‖w‖⁴, 2.4 % in ‖w‖
+SPREAD = 0.3  # of the units' own EI around 0, 10th to 90th percentile
 FEWEST = 5  # intervals that an interval estimate needs
 SPACING = 10  # optimizer steps × (1 − α) that an interval must span
 LEVEL = 0.95
@@ -65,14 +66,18 @@ def nan_median(values: np.ndarray, axis: int) -> np.ndarray:
 def blocks(vv: np.ndarray, regime: Regime, start: int) -> Blocks | None:
     """Cut the intervals from `start` on into blocks that span 10/(1 − α) steps each; None if there is not one.
 
-    vv [T, units] are squared norms. Blocks are cut from the end, so that the last checkpoint always counts.
+    vv [T, units] are squared norms, NaN where a checkpoint lacks them. Blocks are cut from the end, so that the last
+    checkpoint counts.
     """
     shortest = SPACING * regime.smear
-    edges = [len(vv) - 1]
+    present = np.isfinite(vv).any(axis=1)
+    if not present[start:].any():
+        return None
+    edges = [int(np.flatnonzero(present)[-1])]
     span = 0.0
-    for i in range(len(vv) - 2, start - 1, -1):
+    for i in range(edges[0] - 1, start - 1, -1):
         span += regime.updates[i]
-        if span >= shortest:
+        if span >= shortest and present[i]:
             edges.append(i)
             span = 0.0
     edges = np.array(edges[::-1])
@@ -106,24 +111,32 @@ def mean_interval(values: np.ndarray, weight: np.ndarray, level: float) -> tuple
 def stationarity(found: Blocks) -> Stationarity:
     """Summarise the blocks, and find since when the norm is stationary within TOLERANCE.
 
-    The earliest such block: from it on the equivalence test holds (90 % interval of the mean within ±TOLERANCE), and
-    no block's own median is further out than TOLERANCE and two standard deviations of the later half. If it holds
+    The earliest such block: from it on the equivalence test holds (90 % interval of the mean within ±TOLERANCE), no
+    block's own median is further out than TOLERANCE and two standard deviations of the later half, and 80 % of the
+    units lie within SPREAD: a median of 0 between units that grow and units that shrink is no equilibrium. If it holds
     somewhere, the summary is that of the stationary blocks, else of all.
     """
     median = found.median
-    begin = _earliest(median, found.weight)
-    use = slice(begin if begin is not None else 0, None)
-    value, low, high = mean_interval(median[use], found.weight[use], LEVEL)
-    share = found.weight[use] / found.weight[use].sum()
-    per_unit = (share[:, None] * found.index[use]).sum(axis=0)
-    per_unit = per_unit[np.isfinite(per_unit)]
-    p10, p90 = np.percentile(per_unit, [10, 90]) if len(per_unit) else (np.nan, np.nan)
-    first = int(found.edges[begin or 0])
-    since = None if begin is None else first
-    return Stationarity(value, low, high, float(p10), float(p90), len(median[use]), first, since)
+    begin = _earliest(found, median)
+    use = begin if begin is not None else 0
+    value, low, high = mean_interval(median[use:], found.weight[use:], LEVEL)
+    p10, p90 = _spread(found, use)
+    first = int(found.edges[use])
+    return Stationarity(value, low, high, p10, p90, len(median) - use, first, None if begin is None else first)
 
 
-def _earliest(median: np.ndarray, weight: np.ndarray) -> int | None:
+def _spread(found: Blocks, begin: int) -> tuple[float, float]:
+    """10th and 90th percentile over the units of their mean index from block `begin` on."""
+    share = found.weight[begin:] / found.weight[begin:].sum()
+    units = (share[:, None] * found.index[begin:]).sum(axis=0)
+    units = units[np.isfinite(units)]
+    if not len(units):
+        return np.nan, np.nan
+    p10, p90 = np.percentile(units, [10, 90])
+    return float(p10), float(p90)
+
+
+def _earliest(found: Blocks, median: np.ndarray) -> int | None:
     if len(median) < FEWEST or not np.all(np.isfinite(median)):
         return None
     scatter = float(np.std(median[len(median) // 2 :], ddof=1)) if len(median) >= 4 else 0.0
@@ -131,7 +144,8 @@ def _earliest(median: np.ndarray, weight: np.ndarray) -> int | None:
     while begin > 0 and abs(median[begin - 1]) <= TOLERANCE + 2 * scatter:
         begin -= 1
     for start in range(begin, len(median) - FEWEST + 1):
-        _, low, high = mean_interval(median[start:], weight[start:], EQUIVALENCE)
-        if low > -TOLERANCE and high < TOLERANCE:
+        _, low, high = mean_interval(median[start:], found.weight[start:], EQUIVALENCE)
+        p10, p90 = _spread(found, start)
+        if low > -TOLERANCE and high < TOLERANCE and p10 > -SPREAD and p90 < SPREAD:
             return start
     return None

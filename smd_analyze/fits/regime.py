@@ -49,7 +49,7 @@ class Regime:
     def smear(self) -> float:
         """1/(1 − α): optimizer steps over which momentum spreads one gradient."""
         momentum = self.momentum[np.isfinite(self.momentum)]
-        return 1.0 / (1.0 - momentum[-1]) if len(momentum) else 1.0
+        return round(1.0 / (1.0 - momentum[-1]), 9) if len(momentum) else 1.0
 
     def final_stretch(self) -> int:
         """Index of the first interval of the last stretch with constant learning rate, decay and momentum.
@@ -76,11 +76,30 @@ class Regime:
         )
 
 
+def names_of(group: Group, schedule: Schedule) -> tuple[str, ...]:
+    """The schedule's parameter groups that a group's members belong to."""
+    return tuple(dict.fromkeys(schedule.parameter_group.get(m.parameter, group.parameter_group) for m in group.members))
+
+
+class Regimes:
+    """Regimes by parameter groups and steps, each read once from the schedule's table."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self._made: dict[tuple[tuple[str, ...], bytes], Regime] = {}
+
+    def of(self, group: Group, steps: np.ndarray) -> Regime:
+        """The regime of a group at `steps`."""
+        key = (names_of(group, self.schedule), np.asarray(steps, np.int64).tobytes())
+        if key not in self._made:
+            self._made[key] = regime(group, steps, self.schedule)
+        return self._made[key]
+
+
 def regime(group: Group, steps: np.ndarray, schedule: Schedule) -> Regime:
     """Read the schedule's rows for a group's parameters onto the intervals between `steps`."""
-    names = dict.fromkeys(schedule.parameter_group.get(m.parameter, group.parameter_group) for m in group.members)
     table = schedule.table
-    frames = [table.filter(pl.col("parameter_group") == name).sort("step_from") for name in names]
+    frames = [table.filter(pl.col("parameter_group") == name).sort("step_from") for name in names_of(group, schedule)]
     frames = [f for f in frames if f.height]
     if not frames:
         return _empty(steps, "schedule unknown")
@@ -88,13 +107,14 @@ def regime(group: Group, steps: np.ndarray, schedule: Schedule) -> Regime:
     if any(not f.drop("parameter_group", "source").equals(numbers) for f in frames[1:]):
         return _empty(steps, "members differ in hyperparameters")
     rows = frames[0].to_dicts()
-    per_interval = [_join(rows, int(a), int(b)) for a, b in zip(steps, steps[1:], strict=False)]
+    start = {row["step_from"]: i for i, row in enumerate(rows)}
+    per_interval = [_join(rows, start, int(a), int(b)) for a, b in zip(steps, steps[1:], strict=False)]
 
     def column(name: str) -> np.ndarray:
         return np.array([np.nan if r is None or r[name] is None else float(r[name]) for r in per_interval])
 
-    first = rows[-1]
-    optimizer = first["optimizer"] or ""
+    last = rows[-1]
+    optimizer = last["optimizer"] or ""
     momentum = column("beta1" if optimizer == "adamw" else "momentum")
     dampening = np.nan_to_num(column("dampening"))
     decay = column("sum_decay")
@@ -102,30 +122,31 @@ def regime(group: Group, steps: np.ndarray, schedule: Schedule) -> Regime:
         decay = decay * (1 - dampening) / (1 - momentum)
     elif optimizer not in DECOUPLED:
         decay = np.full(len(decay), np.nan)
-    changes = np.array(
-        [True if r is None or r["learning_rate_changes"] is None else r["learning_rate_changes"] for r in per_interval]
-    )
+    changes = [r is None or r["learning_rate_changes"] in (None, True) for r in per_interval]
     spread = column("sum_learning_rate_high") - column("sum_learning_rate_low")
     total, eta = column("sum_learning_rate"), column("learning_rate_first")
     return Regime(
-        steps=steps, updates=_updates(np.diff(steps), total, eta, changes), decay=decay, rate_sum=total, rate_first=eta,
-        rate_last=column("learning_rate_last"), located=spread <= 0.01 * total, changes=changes.astype(bool),
-        weight_decay=column("weight_decay"), momentum=momentum, dampening=dampening, optimizer=optimizer,
-        nesterov=bool(first["nesterov"]), gap=_gap(first, optimizer, total),
+        steps=steps, updates=_updates(np.diff(steps), total, eta, np.array(changes, bool)), decay=decay, rate_sum=total,
+        rate_first=eta, rate_last=column("learning_rate_last"), located=spread <= 0.01 * total,
+        changes=np.array(changes, bool), weight_decay=column("weight_decay"), momentum=momentum, dampening=dampening,
+        optimizer=optimizer, nesterov=bool(last["nesterov"]), gap=_gap(last, optimizer, total),
     )  # fmt: skip
 
 
-def _join(rows: list[dict], a: int, b: int) -> dict | None:
-    """The schedule's rows that tile (a, b] as one, or None."""
-    inside = [r for r in rows if r["step_from"] >= a and r["step_to"] <= b]
-    if not inside or inside[0]["step_from"] != a or inside[-1]["step_to"] != b:
+def _join(rows: list[dict], start: dict[int, int], a: int, b: int) -> dict | None:
+    """The schedule's rows that tile (a, b] as one, or None. `start` maps step_from to the row's index."""
+    first = end = start.get(a, len(rows))
+    while end < len(rows) and rows[end]["step_to"] < b:
+        end += 1
+    if end >= len(rows) or rows[end]["step_to"] != b:
         return None
+    inside = rows[first : end + 1]
     joined = dict(inside[-1])
     joined["learning_rate_first"] = inside[0]["learning_rate_first"]
     for key in ("sum_learning_rate", "sum_decay"):
-        for end in ("", "_low", "_high"):
-            parts = [r[key + end] for r in inside]
-            joined[key + end] = None if any(p is None for p in parts) else sum(parts)
+        for edge in ("", "_low", "_high"):
+            parts = [r[key + edge] for r in inside]
+            joined[key + edge] = None if any(p is None for p in parts) else sum(parts)
     rates = [r[k] for r in inside for k in ("learning_rate_first", "learning_rate_last")]
     differ = any(x is None or rates[0] is None or abs(x - rates[0]) > SAME * abs(rates[0]) for x in rates)
     joined["learning_rate_changes"] = differ or any(r["learning_rate_changes"] for r in inside)

@@ -2,7 +2,7 @@
 
 S = ‖w‖⁴ of the SGD family obeys S' = q²S + η_e²L(1 + q) + noise, q = (1 − x_e)², η_e = η/(1 − α): the noise is
 additive and independent of S, so sparse checkpoints are an AR(1) series. Source: the recursion of ‖w‖² for tangent
-gradients (Wan et al. 2021, arXiv:2006.08419), written for its square; a profile likelihood with a t-corrected threshold.
+gradients (Wan et al. 2021, arXiv:2006.08419), for its square; profile likelihood, t-corrected threshold.
 """
 
 from __future__ import annotations

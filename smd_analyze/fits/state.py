@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from smd_analyze.fits.agreement import AGREES, DIFFERS, UNSURE
-from smd_analyze.fits.fitting import INVARIANT, MOVING, SPREAD, STATIONARY
+from smd_analyze.fits.fitting import APART, INVARIANT, MOVING, STATIONARY
 from smd_analyze.records.group import Group
 
 RELAXED = 3.0  # half-lives after which a norm that still moves is no longer said to relax
@@ -56,7 +56,9 @@ def _claim(fits: Mapping[str, Fit], half_lives: float | None, growth: float | No
             return f"{text}; rotation differs: {plus_minus(ratio)}"
         if ratio["outcome"] == UNSURE:
             return f"{text}; rotation {plus_minus(ratio)}: too wide"
-        return f"{text}, EI = {plus_minus(ei)}" + (", units differ" if outcome == SPREAD else "")
+        return f"{text}, EI = {plus_minus(ei)}"
+    if outcome == APART:
+        return f"units differ: EI = {ei['p10']:.1f} to {ei['p90']:.1f}"
     if outcome == MOVING:
         if half_lives is not None and half_lives < RELAXED:
             return f"still relaxing: {half_lives:.1f} half-lives"
@@ -66,4 +68,4 @@ def _claim(fits: Mapping[str, Fit], half_lives: float | None, growth: float | No
 
 def settled(fits: Mapping[str, Fit]) -> bool:
     """Whether the norm is stationary."""
-    return fits["equilibrium_index"]["outcome"] in (STATIONARY, SPREAD)
+    return fits["equilibrium_index"]["outcome"] == STATIONARY

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from smd_analyze.fits.fitting import INVARIANT, measured_rows, within
-from smd_analyze.fits.regime import Regime, regime
+from smd_analyze.fits.regime import Regime, Regimes, names_of
 from smd_analyze.fits.state import describe, settled
 from smd_analyze.fits.verdict import verdict
 from smd_analyze.records.group import Group, Groups
@@ -45,25 +45,30 @@ def summarise(
     by_group = {g: _by_quantity(fits, g) for g in fits["group"].unique()}
     norms = _last_norms(stats.table)
     grouped_angles, grouped_predictions = _rows_of(angular_updates), _rows_of(predictions)
+    regimes = Regimes(schedule)
     rows: list[Row] = []
+    trends: list[float] = []
     states: list[tuple[Group, Mapping[str, Row], Row]] = []
     for group in groups.groups:
         quantities = by_group.get(group.name)
         if quantities is None:
             continue
-        r = regime(group, np.array(stats.steps), schedule)
+        r = regimes.of(group, np.array(stats.steps))
+        growth = _growth(norms.get(group.name, []), r)
+        trends += [] if growth is None else [growth]
         row = _layer(
-            group, quantities, norms.get(group.name, []), grouped_angles.get(group.name, []),
-            grouped_predictions.get(group.name, []), r, schedule,
+            group, quantities, norms.get(group.name, []), growth, grouped_angles.get(group.name, []),
+            grouped_predictions.get(group.name, []), schedule,
         )  # fmt: skip
         rows.append(row)
         states.append((group, quantities, row))
-    return verdict(states, len(stats.steps if run_steps is None else run_steps)), pl.DataFrame(rows, schema=SCHEMA)
+    count = len(stats.steps if run_steps is None else run_steps)
+    return verdict(states, count, trends), pl.DataFrame(rows, schema=SCHEMA)
 
 
 def _layer(
-    group: Group, fits: Mapping[str, Row], norms: list[tuple[int, float]], angles: list[Row], predicted: list[Row],
-    r: Regime, schedule: Schedule,
+    group: Group, fits: Mapping[str, Row], norms: list[tuple[int, float]], growth: float | None, angles: list[Row],
+    predicted: list[Row], schedule: Schedule,
 ) -> Row:  # fmt: skip
     since = fits["stationary_since"]["value"]
     implied = within([a for a in angles if a["method"] == "norms" and a["angular_update"] is not None], since)
@@ -73,11 +78,10 @@ def _layer(
     if level is None:
         level, basis = last.get("equilibrium_norm"), last.get("norm_basis") or ""
         basis = basis if level is not None else ""
-    names = dict.fromkeys(schedule.parameter_group.get(m.parameter, group.parameter_group) for m in group.members)
     row: Row = {
         "group": group.name, "role": group.role, "status": group.status, "evidence": group.evidence,
         "granularity": group.granularity, "units": group.units, "numel": group.numel,
-        "parameter_group": ", ".join(names), "weight_norm": norms[-1][1] if norms else None, "level": level,
+        "parameter_group": ", ".join(names_of(group, schedule)), "weight_norm": norms[-1][1] if norms else None, "level": level,
         "level_basis": basis, "equilibrium": last.get("equilibrium_angular_update"),
         "half_lives": last.get("half_lives"),
         "effective_learning_rate": fits["effective_learning_rate"]["value"],
@@ -92,7 +96,7 @@ def _layer(
             f"{name}_high": fits[quantity]["high"],
         }
     notes = " ".join(str(a.get("note") or "") for a in angles)
-    row["state"] = describe(group, fits, row["half_lives"], _growth(norms, r), notes)
+    row["state"] = describe(group, fits, row["half_lives"], growth, notes)
     row["advice"] = _advice(group, fits)
     return row
 
@@ -136,4 +140,3 @@ def _last_norms(table: pl.DataFrame) -> dict[str, list[tuple[int, float]]]:
         if norm is not None and norm > 0:
             found.setdefault(group, []).append((step, norm))
     return found
-

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smd_analyze.fits.agreement import AGREES, DIFFERS
-from smd_analyze.fits.fitting import INVARIANT, MOVING
+from smd_analyze.fits.fitting import APART, INVARIANT, MOVING
 from smd_analyze.fits.state import RELAXED, settled
 from smd_analyze.records.group import Group
 
@@ -15,10 +15,11 @@ Row = dict[str, Any]
 State = tuple[Group, Mapping[str, Row], Row]
 
 
-def verdict(states: Sequence[State], checkpoints: int) -> str:
+def verdict(states: Sequence[State], checkpoints: int, growth: Sequence[float]) -> str:
     """Say how many scale-invariant weights are stationary, how many agree with theory, and what the rest do.
 
-    `states` are (group, its fits by quantity, its row of `layers`).
+    `states` are (group, its fits by quantity, its row of `layers`), `growth` the norms' growth in % per 1000 steps over
+    the last interval: all that is left to say where no weight is scale-invariant.
     """
     if not states:
         return "Nothing was analysed: no weight with two dimensions or more was found."
@@ -30,7 +31,7 @@ def verdict(states: Sequence[State], checkpoints: int) -> str:
             if unknown
             else f"{_count(len(states), 'weight')} shown"
         )
-        return f"No scale-invariant weight found ({why}): norms and angles are shown, theory is a reference only."
+        return f"No scale-invariant weight found ({why}): {_trend(growth)}, theory is a reference only."
     guessed = sum(g.evidence == "guessed" for g, _, _ in invariant)
     n, noun = len(invariant), _count(len(invariant), "scale-invariant weight")
     if guessed == n:
@@ -40,7 +41,7 @@ def verdict(states: Sequence[State], checkpoints: int) -> str:
     if times == n and common.startswith("no decay"):
         return f"Weight decay is 0: no equilibrium exists ({noun})."
     still = [s for s in invariant if settled(s[1])]
-    if times == n and not still and common != MOVING:
+    if times == n and not still and common not in (MOVING, APART):
         found = "one checkpoint" if checkpoints == 1 else f"{checkpoints} checkpoints"
         return f"{noun} in {found}; the balance cannot be told: {common}."
     parts = [f"{len(still)} of {noun} {'has' if len(still) == 1 else 'have'} a stationary norm"]
@@ -68,18 +69,29 @@ def _agreement(still: Sequence[State]) -> list[str]:
 
 
 def _rest(moving: Sequence[State]) -> list[str]:
+    """What those do whose norm is not known to be stationary."""
     counts: Counter[str] = Counter()
     for _, fits, row in moving:
         outcome = fits["equilibrium_index"]["outcome"]
         if outcome == MOVING:
             young = row["half_lives"] is not None and row["half_lives"] < RELAXED
-            outcome = "still relax" if young else "still move"
+            outcome = "relax" if young else MOVING
         counts[outcome] += 1
-    verbs = {"still relax": "still relaxes", "still move": "still moves"}
-    return [
-        f"{n} {verbs.get(what, what) if n == 1 else what}" if what in verbs else f"of {n}: {what}"
-        for what, n in counts.most_common()
-    ]
+    words = {
+        "relax": ("still relaxes", "still relax"),
+        MOVING: ("still moves", "still move"),
+        APART: ("differs from unit to unit", "differ from unit to unit"),
+    }
+    return [f"{n} {words[what][n > 1]}" if what in words else f"of {n}: {what}" for what, n in counts.most_common()]
+
+
+def _trend(growth: Sequence[float]) -> str:
+    """How norms moved in the last interval."""
+    if not growth:
+        return "norms and angles are shown"
+    low, high = min(growth), max(growth)
+    up = sum(g > 0 for g in growth)
+    return f"{up} norms grow, {len(growth) - up} do not ({low:+.2g} to {high:+.2g} %/1000 steps)"
 
 
 def _count(n: int, noun: str) -> str:

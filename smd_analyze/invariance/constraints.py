@@ -123,10 +123,29 @@ class Space:
         return tuple(sorted(out, key=lambda f: (f.axes, f.ids.tobytes(), f.coef.tobytes())))
 
     def zero(self, degree: Degree) -> None:
-        """Every element's degree is zero. Terms over disjoint axes are each constant first."""
-        degree = self.canonical(degree)
-        if not degree:
-            return
+        """Every element's degree is zero, for each owner by itself."""
+        for factors in self._by_owner(self.canonical(degree)):
+            self._zero(tuple(factors))
+
+    def _by_owner(self, degree: Degree) -> list[list[Factor]]:
+        """Factors that share an owner, together. An element that is ANY in one factor is free in all: no split then."""
+        if any((f.ids == ANY).any() for f in degree):
+            return [list(degree)]
+        groups: list[tuple[set[int], list[Factor]]] = []
+        for f in degree:
+            owners, members = set(np.unique(self.owner[f.ids]).tolist()) - {-1}, [f]
+            apart = []
+            for other, theirs in groups:
+                if other & owners:
+                    owners |= other
+                    members += theirs
+                else:
+                    apart.append((other, theirs))
+            groups = [*apart, (owners, members)]
+        return [members for _, members in groups]
+
+    def _zero(self, degree: Degree) -> None:
+        """Factors over disjoint axes are each constant first."""
         parts = connected(degree)
         if len(parts) == 1:
             axes, factors = parts[0]

@@ -25,7 +25,7 @@ from smd_analyze.invariance.lattice import (
 )
 
 MOST_TERMS = 12  # sums are kept lazily up to here, then forced to one degree: sound, may lose an invariance
-SUM = "it is added to parts that do not scale with it"
+SUM = "on the way to {place} it is added to parts that do not scale with it"
 FIXED = "it is no homogeneous function: the scale must stay as it is"
 MIXED = "it mixes elements that scale differently"
 
@@ -43,7 +43,7 @@ class Parameter:
 class Degrees:
     """The state of one analysis.
 
-    Constraints, parameters, entries known to be exchangeable, variables that were ever used, and what was met on the way.
+    Constraints, parameters, entries known to be exchangeable, variables ever used, and what was met on the way.
     """
 
     space: Space = field(default_factory=Space)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch.fx import Node
@@ -22,7 +24,20 @@ from smd_analyze.records.finding import Finding
 from smd_analyze.records.group import Granularity
 from smd_analyze.records.run import LazyTensor
 
-NORM_CLASSES = ("Norm", "norm", "BatchNorm")
+NORM_CLASS = re.compile("norm", re.IGNORECASE)
+PLAIN_WORD = {  # operations whose own name says little
+    "_native_batch_norm_legit_functional": "batch norm",
+    "linalg_vector_norm": "norm",
+    "native_layer_norm": "layer norm",
+    "native_group_norm": "group norm",
+    "_fused_rms_norm": "rms norm",
+    "add": "sum",
+    "mul": "product",
+    "div": "quotient",
+    "mm": "matrix product",
+    "addmm": "linear",
+    "scaled_dot_product_attention": "attention",
+}
 
 
 def graph_verdicts(
@@ -64,8 +79,6 @@ def _traced(network: Any, inputs: Any, name: str) -> Graph:
 
 def _renamed(verdict: Verdict, parameter: str, matched: Mapping[str, str]) -> Verdict:
     """The verdict under the run's name; a joint set is named after the run's weight."""
-    from dataclasses import replace
-
     joint = verdict.joint and f"{split(parameter)[0]}+bias{verdict.joint.partition('+bias')[2]}"
     return replace(verdict, parameter=parameter, joint=joint)
 
@@ -129,7 +142,7 @@ def _part(
     where = (part.start, part.stop) if sliced else None
     if not part.free:
         place, cause = d.space.why.get(parameter.number, (None, "it mixes elements that scale differently"))
-        reason = f"{_where(graph, place)}: {cause}" if place is not None else cause
+        reason = cause.format(place=_where(graph, place)) if "{place}" in cause else f"{_where(graph, place)}: {cause}"
         axis = reading.axis if sliced else axis
         units = part.stop - part.start if sliced else (shape[axis] if shape else 1)
         return Verdict(name, kind, "not invariant", reason, "not proved", "", axis, where, units)
@@ -178,11 +191,12 @@ def _joint(graph: Graph, d: Degrees, weight: str, bias: str, axis: int) -> dict[
 
 
 def _where(graph: Graph, place: Any) -> str:
-    """An operation by the module that it stands in."""
+    """An operation by the module that it stands in: "layer1.0.bn1 (BatchNorm2d)", "gelu in mlp (MLP)"."""
     if not isinstance(place, Node):
         return "the model"
-    module = module_of(place, graph)
-    return f"{operation(place)} in {module}" if module else operation(place)
+    module, word = module_of(place, graph), PLAIN_WORD.get(operation(place), operation(place).strip("_"))
+    word = "batch norm" if "batch_norm" in word else word.replace("_", " ")
+    return module if word.replace(" ", "") in module.lower() else f"{word} in {module}" if module else word
 
 
 def _output_axis(graph: Graph, name: str) -> int:
@@ -211,7 +225,7 @@ def _role(graph: Graph, name: str, shape: tuple[int, ...]) -> str:
         return "conv"
     if leaf == "weight" and kind == "Embedding":
         return "embedding"
-    if leaf == "weight" and kind.endswith(NORM_CLASSES) and len(shape) <= 1:
+    if leaf == "weight" and NORM_CLASS.search(kind) and len(shape) <= 1:
         return "norm gain"
     return role(name, LazyTensor(shape, "float32", _never))
 

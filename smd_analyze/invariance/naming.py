@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from smd_analyze.invariance.modules import Module, modules_of, order_is_known, output_axis, role
-from smd_analyze.invariance.naming_attention import attention_verdicts
+from smd_analyze.invariance.naming_attention import attention_verdicts, residual_verdicts
 from smd_analyze.invariance.naming_factors import factor_verdicts
 from smd_analyze.invariance.naming_norms import norm_verdicts
 from smd_analyze.invariance.verdicts import Verdict
@@ -33,7 +33,7 @@ def name_verdicts(parameters: Mapping[str, LazyTensor], buffers: Mapping[str, La
     modules = modules_of(parameters, buffers)
     ordered = order_is_known(parameters)
     found: dict[str, list[Verdict]] = {}
-    for rule in (factor_verdicts, attention_verdicts, norm_verdicts):
+    for rule in (factor_verdicts, attention_verdicts, residual_verdicts, norm_verdicts):
         decided: dict[str, list[Verdict]] = {}
         for verdict in rule(modules, ordered):
             if verdict.parameter not in found:

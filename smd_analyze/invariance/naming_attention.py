@@ -25,7 +25,7 @@ STREAM = "no normalization between it and the residual stream or an activation: 
 
 
 def attention_verdicts(modules: Sequence[Module], ordered: bool) -> Iterator[Verdict]:
-    """Verdicts of all weights in blocks that hold an attention module. `ordered` is not used."""
+    """Invariant weights of transformer layers. `ordered` is not used: names alone tell."""
     children: dict[str, dict[str, Module]] = {}
     for module in modules:
         children.setdefault(module.parent, {})[module.leaf] = module
@@ -35,6 +35,11 @@ def attention_verdicts(modules: Sequence[Module], ordered: bool) -> Iterator[Ver
         yield from _latent(siblings)
     for block in blocks:
         yield from _sandwich(block, children)
+
+
+def residual_verdicts(modules: Sequence[Module], ordered: bool) -> Iterator[Verdict]:
+    """Why no other weight of a transformer layer is invariant. `ordered` is not used."""
+    blocks = _blocks(modules)
     for module in modules:
         if module.weight is not None and any(_inside(module.path, b) for b in blocks):
             yield from _residual(module)
@@ -101,7 +106,7 @@ def _scaled(module: Module, axis: int, blocks: int, where: str) -> Iterator[Verd
     reason = f"{where}; the bias must be scaled with the weight"
     status = "jointly invariant"
     for name, kind, along in ((module.weight_name, "linear", axis), (module.bias_name, "bias", 0)):
-        joint = f"{module.path} weight+bias"
+        joint = f"{module.path}+bias"
         yield Verdict(name, kind, status, reason, "guessed", granularity, along, units=blocks, joint=joint)
 
 

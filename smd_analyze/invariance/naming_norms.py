@@ -49,6 +49,7 @@ class _Finder:
         self.position = {m.path: i for i, m in enumerate(modules)}
         for module in modules:
             self.children.setdefault(module.parent, {})[module.leaf] = module
+        self.top = _common_path([m.path for m in modules])
         self.numbers: dict[str, set[int]] = {}
         for module in modules:
             words = re.split(r"[./]", module.path)
@@ -69,19 +70,36 @@ class _Finder:
         if not self.ordered:
             return named and self._checked_by_votes(module, named)
         following = self.modules[index + 1] if index + 1 < len(self.modules) else None
-        if (
-            following is not None
-            and following.norm_size
-            and following.parent == module.parent
-            and not following.leaf.isdigit()
-        ):
-            if following.statistics or (named is following and len(module.weight.shape) > 2):  # pyright: ignore
-                return _Pair(following, self._branch(index))
-            if following.norm_size == _out(module):
-                return _Pair(following, "a residual sum or an activation may stand between it and the norm")
+        if following and following.norm_size and following.parent == module.parent and not following.leaf.isdigit():
+            return self._adjacent(index, following, named is following)
         if named and self.position[named.path] > index:
             return self._checked_by_votes(module, named)
         return None
+
+    def _adjacent(self, index: int, norm: Module, same_name: bool) -> _Pair | None:
+        """The norm registered right after it in the same module.
+
+        Names that fit count for more at the top level, where the lines of many blocks stand side by side, for linear
+        layers, and for norms without statistics.
+        """
+        module = self.modules[index]
+        if norm.norm_size != _out(module) and _unit_axis(module, norm.norm_size) is None:
+            return None
+        convolution = module.weight is not None and len(module.weight.shape) > 2
+        if not same_name and not (norm.statistics and convolution and module.parent != self.top):
+            return _Pair(norm, "a residual sum or an activation may stand between it and the norm")
+        if not norm.statistics and not convolution:
+            return _Pair(norm, "a residual sum or an activation may stand between it and the norm")
+        rival = self._rival(index, norm)
+        return _Pair(norm, f"{rival} may be what it normalizes" if rival else self._branch(index))
+
+    def _rival(self, index: int, norm: Module) -> str:
+        """Another matrix before the norm that fits it by name and size, "" if there is none."""
+        for other in self.modules[:index]:
+            fits = other.parent == norm.parent and other.weight is not None and _out(other) == norm.norm_size
+            if fits and self._by_name(other) is norm:
+                return other.path
+        return ""
 
     def _in_sequence(self, module: Module) -> _Pair | None:
         """Numbered members of a Sequential: the next number tells, whatever the file's order."""
@@ -96,7 +114,7 @@ class _Finder:
     def _by_name(self, module: Module) -> Module | None:
         """`bn1` for `conv1`, `norm` for `conv`: the one norm of the same parent with the same number."""
         match = STEM_WORD.match(module.leaf)
-        if not match:
+        if not match or (not self.ordered and module.parent == self.top and not match[1]):
             return None
         found = []
         for sibling in self.children[module.parent].values():
@@ -150,7 +168,18 @@ def _out(module: Module) -> int:
 
 
 def _pattern(module: Module) -> str:
-    return re.sub(r"\d+", "#", module.parent) + "." + module.leaf
+    return re.sub(r"\d+", "#", module.path)
+
+
+def _common_path(paths: Sequence[str]) -> str:
+    """The path that all share: the model itself, under whatever wrapper's prefix."""
+    words = [re.split(r"[./]", p)[:-1] for p in paths]
+    common = []
+    for level in zip(*words, strict=False):
+        if len(set(level)) > 1:
+            break
+        common.append(level[0])
+    return ".".join(common)
 
 
 def _unit_axis(module: Module, size: int) -> int | None:
@@ -190,7 +219,7 @@ def _verdicts(module: Module, pair: _Pair) -> Iterator[Verdict]:
             yield Verdict(bias, "bias", "dead", f"{norm.path} subtracts the mean", "guessed")
     elif bias:
         reason = f"{where}; the bias must be scaled with the weight"
-        joint = f"{module.path} weight+bias"
+        joint = f"{module.path}+bias"
         yield Verdict(module.weight_name, kind, "jointly invariant", reason, "guessed", "whole", axis, joint=joint)
         yield Verdict(bias, "bias", "jointly invariant", reason, "guessed", "whole", joint=joint)
     else:

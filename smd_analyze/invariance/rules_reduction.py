@@ -9,7 +9,7 @@ from torch.fx import Node
 
 from smd_analyze.invariance import layout, reductions
 from smd_analyze.invariance.degrees import FIXED, MIXED
-from smd_analyze.invariance.lattice import Term, Value, constant, plain
+from smd_analyze.invariance.lattice import Term, Value, plain
 from smd_analyze.invariance.rules_elementwise import axes_of
 from smd_analyze.invariance.walking import NoRule, Outcome, Walk, operation
 

@@ -25,20 +25,21 @@ def groups_of(
 ) -> Groups:
     """Decide what is analysed, name it, and lay out both tables.
 
-    Groups are the invariant tensors and slices, the joint sets, and all other weight matrices; vectors that are not
-    invariant only where `include` names them. `include` and `exclude` are globs on parameter names.
+    Groups are the invariant tensors and slices, the joint sets, and all other weight matrices; vectors by themselves
+    (gains, biases) only where `include` names them. `include` and `exclude` are globs on parameter names.
     """
     owner = {name: group for group, names in parameter_groups.items() for name in names}
     slices: dict[str, int] = {}
     for verdict in verdicts:
         slices[verdict.parameter] = slices.get(verdict.parameter, 0) + 1
-    sets: dict[str, list[Verdict]] = {}
-    for verdict in verdicts:
-        sets.setdefault(verdict.joint or _name(verdict, tensors, slices[verdict.parameter] > 1), []).append(verdict)
+    sets: dict[tuple[str, int], list[Verdict]] = {}
+    for number, verdict in enumerate(verdicts):
+        name = verdict.joint or _name(verdict, tensors, slices[verdict.parameter] > 1)
+        sets.setdefault((name, -1 if verdict.joint else number), []).append(verdict)
 
     groups: list[Group] = []
     group_name: dict[int, str] = {}
-    for name, members in sets.items():
+    for (name, _), members in sets.items():
         if _is_analysed(members, tensors, include, exclude):
             name = _unique(name, members[0].parameter, {g.name for g in groups})
             groups.append(_group(name, members, tensors, owner))
@@ -56,10 +57,7 @@ def _is_analysed(
         return False
     if include:
         return any(_matches(n, include) for n in names)
-    first = members[0]
-    if first.status in ("invariant", "jointly invariant"):
-        return True
-    return len(tensors[first.parameter].shape) >= 2 and first.role not in NOT_ANALYSED
+    return any(len(tensors[m.parameter].shape) >= 2 and m.role not in NOT_ANALYSED for m in members)
 
 
 def _matches(name: str, globs: Sequence[str]) -> bool:

@@ -221,7 +221,7 @@ def _graph(
 
 
 def _state(model: nn.Module) -> dict[str, bool]:
-    """Which buffers' numbers must not be relied on: saved floating-point ones (statistics), which change in training."""
+    """Which buffers' numbers must not be relied on: saved floating-point ones, which change in training."""
     saved = model.state_dict(keep_vars=True)
     return {k: k in saved and b.is_floating_point() for k, b in model.named_buffers(remove_duplicate=False)}
 

@@ -20,7 +20,7 @@ Outcome = Value | list[Value | None]
 IGNORED = ("dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking", "out_dtype", "generator")
 RANDOM = ("rand", "randn", "rand_like", "randn_like", "bernoulli", "native_dropout", "dropout", "randint", "randperm")
 MOST_FOLDED = 2_000_000  # elements of a tensor computed from constants; larger ones are treated as data
-REACHES = "it reaches the output with no normalization on the way that divides its scale out"
+REACHES = "it reaches the output {place} with no normalization on the way that divides its scale out"
 VIEWS = ("alias", "clone", "detach", "_to_copy", "type_as", "contiguous")
 
 

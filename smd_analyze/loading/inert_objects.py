@@ -17,10 +17,10 @@ class Inert:
     """What a pickle would have built by calling `name` with `args`: never called."""
 
     name: str
-    args: tuple[Any, ...] = ()
-    state: Any = None
-    items: dict[Any, Any] = field(default_factory=dict)
-    sequence: list[Any] = field(default_factory=list)
+    args: tuple[Any, ...] = field(default=(), repr=False)  # shared parts may unfold without end
+    state: Any = field(default=None, repr=False)
+    items: dict[Any, Any] = field(default_factory=dict, repr=False)
+    sequence: list[Any] = field(default_factory=list, repr=False)
 
     @property
     def attributes(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Reads a pickle as data: nothing is imported, nothing is called, everything is bounded.
 
-The byte code is walked by a small stack machine. A global is a Name and nothing more; a call becomes an Inert object that
-remembers name and arguments; state is hung on it, not set. Long byte strings stay in the file as Spans.
+The byte code is walked by a small stack machine. A global is a Name and nothing more; a call becomes an Inert object
+that remembers name and arguments; state is hung on it, not set. Long byte strings stay in the file as Spans.
 Format: Lib/pickletools.py of CPython, protocols 0 to 5.
 """
 
@@ -45,7 +45,7 @@ def read_pickle(
 ) -> tuple[Any, int]:
     """Read one pickle that begins at byte `start` and may reach to `stop`; returns (value, first byte after it).
 
-    `read(start, stop)` gives bytes of the file; they are asked for in windows, so arrays inside a pickle are stepped over.
+    `read(start, stop)` gives bytes of the file; they are asked for in windows, arrays inside a pickle are stepped over.
     `call(name, args)` makes the value of a call and `resolve(id)` that of a persistent id: both must only make data.
     `what` names the file in errors: DamagedFile if it is cut or not a pickle, UnsafeFile if it passes a bound.
     """
@@ -59,7 +59,7 @@ def read_pickle(
 
 
 class _Machine:
-    """The stack machine. An operation that finds its window too short changes nothing and is done again in a longer one."""
+    """The stack machine. An operation that finds its window too short changes nothing and is done again."""
 
     def __init__(
         self, read: Callable[[int, int], bytes], start: int, stop: int, what: str, call: Call, resolve: Resolve

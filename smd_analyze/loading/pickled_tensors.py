@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 from smd_analyze.errors import DamagedFile, UnsafeFile
@@ -30,6 +31,7 @@ class Stored(NamedTuple):
     dtype: str
 
 
+@cache
 def storage_dtype(kind: Any) -> str:
     """dtype name of a storage class or dtype, given as a Name."""
     short = str(kind).rpartition(" ")[2].rpartition(".")[2]
@@ -52,11 +54,12 @@ class TensorCalls:
 
     def call(self, name: str, args: tuple[Any, ...]) -> Any:
         """A Place if the call means an array that is complete, else plain data or an Inert."""
-        module, _, short = name.partition(" ")
-        if module.startswith("torch"):
-            if short.startswith("_rebuild"):
+        if name[:5] == "torch":
+            short = name.rpartition(" ")[2]
+            if short[:8] == "_rebuild":
                 return self.rebuild(name, short, args)
-        elif module.startswith(("numpy", "jax")):
+        elif name.startswith(("numpy", "jax")):
+            short = name.rpartition(" ")[2]
             if short == "scalar" and len(args) == 2:
                 return scalar(args)
             if short == "_frombuffer" and len(args) == 4:
@@ -68,14 +71,15 @@ class TensorCalls:
 
     def rebuild(self, name: str, short: str, args: tuple[Any, ...]) -> Any:
         """torch._utils._rebuild_*: what torch calls to make a tensor of a storage."""
-        if short in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_qtensor"):
-            storage = args[0] if len(args) >= 4 else None
-            if not isinstance(storage, Stored):
+        # the one call that nearly every tensor makes comes first
+        if short in ("_rebuild_tensor_v2", "_rebuild_tensor", "_rebuild_tensor_v3", "_rebuild_qtensor"):
+            if len(args) < 4 or not isinstance(args[0], Stored):
                 return Inert(name, args)
+            storage, first, shape, strides = args[:4]
             dtype = storage_dtype(args[6]) if short == "_rebuild_tensor_v3" and len(args) > 6 else storage.dtype
             if dtype not in ITEMSIZE:
                 return Inert(f"tensor of dtype {dtype}", args)
-            return placed(args[2], args[3], dtype, args[1], storage.start, storage.nbytes, self.what)
+            return placed(shape, strides, dtype, first, storage.start, storage.nbytes, self.what)
         if short in ("_rebuild_parameter", "_rebuild_parameter_with_state") and args:
             return args[0]
         if short == "_rebuild_from_type_v2" and len(args) >= 3 and type(args[0]) is Name and isinstance(args[2], tuple):

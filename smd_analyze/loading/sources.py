@@ -1,6 +1,6 @@
 """The bytes of one file: positional reads into memory of our own, and an eye on files that change under us.
 
-Nothing is memory-mapped: a mapped file that is truncated meanwhile kills the process (SIGBUS), a short read is an error.
+Nothing is memory-mapped: a mapped file that is truncated meanwhile kills the process (SIGBUS); a short read only fails.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FileId(NamedTuple):
 
 @dataclass
 class Source:
-    """An open file. `scratch` keeps what one format learnt while recognising it, so that opening need not read again."""
+    """An open file. `scratch` keeps what a format learnt while recognising it, so that opening need not read again."""
 
     path: str
     size: int
@@ -78,7 +78,7 @@ def open_source(path: str) -> Iterator[Source]:
 def read_array(file: FileId, start: int, nbytes: int) -> np.ndarray:
     """`nbytes` bytes from `start` as a uint8 array that owns them; DamagedFile if the file is not what it was."""
     buffer = np.empty(nbytes, np.uint8)
-    view = memoryview(buffer)
+    view = buffer.data
     descriptor = os.open(file.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
         check_unchanged(file, descriptor)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 
 import numpy as np
@@ -24,7 +24,7 @@ MOST_REPEATED = 1 << 26  # bytes that a view may unfold to beyond its storage (a
 class Place:
     """`start` is the byte of the first element; `strides` count elements, None means contiguous and row-major.
 
-    `file` numbers the files of a checkpoint. `inline` holds the bytes of a small array that does not lie raw in any file.
+    `file` numbers the files of a checkpoint. `inline` holds the bytes of an array that lies raw in no file.
     """
 
     shape: tuple[int, ...]
@@ -50,15 +50,15 @@ def placed(
     Shape, strides and offset come from the file and are checked against the storage: DamagedFile if they leave it.
     """
     shape = tuple(shape)
-    if not all(type(n) is int and n >= 0 for n in shape) or type(first) is not int or first < 0:
+    if type(first) is not int or first < 0 or not all([type(n) is int and n >= 0 for n in shape]):
         raise DamagedFile(f"{what}: a tensor of shape {shape} at element {first} cannot be")
     size = ITEMSIZE[dtype]
     numel = prod(shape)
     if strides is not None:
         strides = tuple(strides)
-        if len(strides) != len(shape) or not all(type(n) is int and n >= 0 for n in strides):
+        if len(strides) != len(shape) or not all([type(n) is int and n >= 0 for n in strides]):
             raise DamagedFile(f"{what}: strides {strides} do not fit the shape {shape}")
-        if strides == row_major(shape) or numel <= 1 or is_row_major(shape, strides):
+        if numel <= 1 or strides == (usual := row_major(shape)) or same_where_it_matters(shape, strides, usual):
             strides = None
     span = (
         numel
@@ -74,7 +74,8 @@ def placed(
     return Place(shape, dtype, start + first * size, strides)
 
 
-def row_major(shape: Sequence[int]) -> tuple[int, ...]:
+@lru_cache(maxsize=4096)
+def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Strides, in elements, of a contiguous row-major array."""
     out: list[int] = []
     step = 1
@@ -84,9 +85,9 @@ def row_major(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(reversed(out))
 
 
-def is_row_major(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Contiguous and row-major; the stride of an axis of length one does not matter."""
-    return all(n == 1 or s == r for n, s, r in zip(shape, strides, row_major(shape), strict=True))
+def same_where_it_matters(shape: Sequence[int], a: Sequence[int], b: Sequence[int]) -> bool:
+    """Equal strides; that of an axis of length one does not matter."""
+    return all(n == 1 or s == r for n, s, r in zip(shape, a, b, strict=True))
 
 
 def read_place(place: Place, file: FileId) -> np.ndarray:

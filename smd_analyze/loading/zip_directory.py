@@ -62,7 +62,9 @@ def find_directory(source: Source) -> tuple[int, int, int]:
     tail = source.read(tail_start, source.size)
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) - at < 22:
-        raise DamagedFile(f"{source.path}: a zip archive without its directory at the end: truncated, or still being written")
+        raise DamagedFile(
+            f"{source.path}: a zip archive without its directory at the end: truncated, or still being written"
+        )
     count, size, start = struct.unpack_from("<10xH2L", tail, at)
     end = tail_start + at
     if count == 0xFFFF or 0xFFFFFFFF in (size, start):
@@ -98,7 +100,9 @@ def wide(extra: bytes, packed: int, full: int, header: int) -> tuple[int, int]:
 def data_start(source: Source, name: str, member: Member) -> int:
     """First byte of a stored member. UnsafeFile if it is compressed or encrypted, DamagedFile if it leaves the file."""
     if member.method != 0 or member.flags & 1:
-        raise UnsafeFile(f"{source.path}: refused: member {name} is compressed or encrypted; torch.save stores tensors as they are")
+        raise UnsafeFile(
+            f"{source.path}: refused: member {name} is compressed or encrypted; torch.save stores tensors as they are"
+        )
     header = source.read(member.header, min(member.header + 30, source.size))
     if header[:4] != b"PK\x03\x04" or len(header) < 30:
         raise DamagedFile(f"{source.path}: no member begins where the directory says that {name} does")

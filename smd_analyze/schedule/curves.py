@@ -159,7 +159,7 @@ def counts(steps: Sequence[float], last_epochs: Sequence[float]) -> list[Functio
         return []
     if np.all(c[moved] * longest == t[moved]):
         return [_epochs(longest)]
-    return [_epochs(0.5 * (shortest + longest)), _epochs(longest), _epochs(shortest * (1 + 1e-12))]
+    return [_epochs(0.5 * (shortest + longest)), _epochs(longest), _epochs(shortest * (1 + 1e-6))]
 
 
 def _epochs(steps: float) -> Function:

@@ -70,7 +70,7 @@ def read_settings(settings: Mapping[str, Any] | str | Path | None) -> CallerSett
     where = "settings"
     if isinstance(settings, (str, Path)):
         where = str(settings)
-        settings = _load_toml(Path(settings))
+        settings = load_toml(Path(settings))
     if not isinstance(settings, Mapping):
         raise UsageError(f"settings: a mapping, a path to a TOML file or None is needed, not {type(settings).__name__}")
     plain = {k: v for k, v in settings.items() if k not in ("groups", "schedule", "steps_per_epoch")}
@@ -90,7 +90,17 @@ def read_settings(settings: Mapping[str, Any] | str | Path | None) -> CallerSett
     return CallerSettings(values, by_glob, schedule, per_epoch)
 
 
-def _load_toml(path: Path) -> dict[str, Any]:
+def merged(path: Path | None, said: Mapping[str, Any]) -> Mapping[str, Any] | Path | None:
+    """The settings file with the command line's own words over it: what is said last and closest wins."""
+    if path is None or not said:
+        return said or path
+    said = {ALIASES.get(key, key): value for key, value in said.items()}
+    table = {key: value for key, value in load_toml(path).items() if ALIASES.get(key, key) not in said}
+    return {**table, **said}
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """The tables of a settings file. Raises UsageError if it cannot be read as TOML."""
     try:
         with path.open("rb") as file:
             return tomllib.load(file)

@@ -37,18 +37,21 @@ class _Block:
     """Some units of a group, all checkpoints, until everything that belongs to them has come."""
 
     sums: np.ndarray
-    awaited: int
+    awaited: int  # elements × checkpoints
 
 
 @dataclass
 class Collector:
-    """Adds results in the order in which they are given: the same bits however many workers made them."""
+    """Adds results in the order in which they are given: the same bits however many workers made them.
+
+    size: units of a block. awaited: [G] elements that make up one unit of a group.
+    """
 
     groups: Sequence[Group]
     store: UnitStore
     totals: Totals
     size: int
-    awaited: dict[tuple[int, int], int]
+    awaited: np.ndarray
     open: dict[tuple[int, int], _Block] = field(default_factory=dict)
 
     def add(self, result: ChunkSums) -> None:
@@ -58,7 +61,7 @@ class Collector:
             self.totals.sums[span.group, FIRST_DD:, steps] += result.firsts[:, :, number].T
             self.totals.nonfinite[span.group, steps] += result.nonfinite[:, number]
             self._first(span.group, item.chunk.first)
-            self._units(span, item, result.sums[:, :, span.slot : span.slot + span.units])
+            self._units(number, span, item, result.sums[:, :, span.slot : span.slot + span.units])
             for row in np.flatnonzero(result.nonfinite[:, number]):
                 at = (span.parameter, item.begin + int(row))
                 self.totals.spoilt[at] = self.totals.spoilt.get(at, 0) + int(result.nonfinite[row, number])
@@ -71,21 +74,26 @@ class Collector:
         elif self.totals.first[group] != first:
             self.totals.sums[group, FIRST_DD:] = np.nan  # members that begin at different checkpoints
 
-    def _units(self, span: Span, item: Item, sums: np.ndarray) -> None:
+    def _units(self, place: int, span: Span, item: Item, sums: np.ndarray) -> None:
         """Add [t, 3, units] of a span to the blocks that it falls into; give away those that are complete."""
         moved = np.any(sums[:, DD] != 0, where=np.isfinite(sums[:, DD]))
         self.totals.still[span.parameter] = self.totals.still.get(span.parameter, True) and not moved
         group = self.groups[span.group]
+        table = item.chunk.table[item.chunk.table[:, 6] == place]
+        elements, begins = table[:, 1] * table[:, 4], table[:, 5] - span.slot + span.unit
         for number, low, high in _blocks(span, self.size):
             key = (span.group, number)
             begin = number * self.size
             block = self.open.get(key)
             if block is None:
                 width = min(self.size, group.units - begin)
-                block = self.open[key] = _Block(np.zeros((3, self.totals.sums.shape[2], width)), self.awaited[key])
+                checkpoints = self.totals.sums.shape[2]
+                whole = int(self.awaited[span.group]) * width * checkpoints
+                block = self.open[key] = _Block(np.zeros((3, checkpoints, width)), whole)
             part = sums[:, :, low - span.unit : high - span.unit].transpose(1, 0, 2)
             block.sums[:, item.begin : item.end, low - begin : high - begin] += part
-            block.awaited -= 1
+            units = np.minimum(begins + table[:, 3], high) - np.maximum(begins, low)
+            block.awaited -= int(elements @ np.maximum(units, 0)) * (item.end - item.begin)
             if block.awaited == 0:
                 del self.open[key]
                 self.totals.sums[span.group, :FIRST_DD] += block.sums.sum(axis=2)
@@ -93,16 +101,15 @@ class Collector:
 
 
 def collector(plan: Plan, groups: Sequence[Group], checkpoints: int, store: UnitStore) -> Collector:
-    """A collector that knows how many contributions each block of units will get."""
+    """A collector that knows how many elements each unit is made of."""
     size = max(1, SUMS // (24 * checkpoints))
-    awaited: dict[tuple[int, int], int] = {}
-    for item in plan.items:
-        for span in item.chunk.spans:
-            for number, _low, _high in _blocks(span, size):
-                awaited[span.group, number] = awaited.get((span.group, number), 0) + 1
+    awaited = np.zeros(len(groups), np.int64)
+    for source in plan.found.sources:
+        for use in source.uses:
+            awaited[use.group] += use.seen.rows * use.seen.run
     shape = (len(groups), 5, checkpoints)
     totals = Totals(np.zeros(shape), np.zeros((len(groups), checkpoints), np.int64), np.full(len(groups), -1))
-    totals.sums[sorted(plan.unmeasured)] = np.nan
+    totals.sums[sorted(plan.found.unmeasured)] = np.nan
     return Collector(groups, store, totals, size, awaited)
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from smd_analyze.records.finding import Finding
-from smd_analyze.records.group import Group
 from smd_analyze.records.run import Run
 from smd_analyze.statistics.collecting import DD, Totals
 
+SHOWN = 3  # names before "and more"
 
-def about(run: Run, groups: Sequence[Group], totals: Totals) -> list[Finding]:
+
+def about(run: Run, totals: Totals) -> list[Finding]:
     """All findings of the pass, besides those of files that could not be read."""
     return [*_nonfinite(run, totals), *_unread(run, totals), *_copies(run, totals), *_frozen(run, totals)]
 
@@ -21,8 +20,8 @@ def _nonfinite(run: Run, totals: Totals) -> list[Finding]:
     found: list[Finding] = []
     for t in sorted({t for _, t in totals.spoilt}):
         names = {name: count for (name, at), count in totals.spoilt.items() if at == t}
-        shown = ", ".join(f"{name} ({count})" for name, count in list(names.items())[:3])
-        more = f" and {len(names) - 3} more tensors" if len(names) > 3 else ""
+        shown = ", ".join(f"{name} ({count})" for name, count in list(names.items())[:SHOWN])
+        more = f" and {len(names) - SHOWN} more tensors" if len(names) > SHOWN else ""
         text = f"NaN or infinite elements in {shown}{more}: their norms and angles are null"
         remedy = "The run diverged here, or the file is damaged; leave it out with --steps."
         found.append(Finding("nonfinite-weights", "error", run.checkpoints[t].path, text, remedy))
@@ -58,7 +57,8 @@ def _frozen(run: Run, totals: Totals) -> list[Finding]:
     still = [name for name, unchanged in totals.still.items() if unchanged]
     if len(run.checkpoints) < 2 or not still or len(still) == len(totals.still):
         return []
-    return [
-        Finding("frozen", "note", name, "is the same in every checkpoint while other weights move: it is not trained")
-        for name in still
-    ]
+    text = "the same in every checkpoint while other weights move: not trained"
+    if len(still) > SHOWN:
+        names = ", ".join(still[:SHOWN])
+        return [Finding("frozen", "note", still[0], f"{len(still)} tensors are {text} ({names}, …)")]
+    return [Finding("frozen", "note", name, f"is {text}") for name in still]

@@ -103,3 +103,42 @@ def add_up(
                     sums[2, slot + u] += dv
         firsts[0, span] += ff
         firsts[1, span] += fv
+
+
+@_compiled
+def add_direction(
+    table: np.ndarray,
+    weights: np.ndarray,
+    first_moment: np.ndarray,
+    second_moment: np.ndarray,
+    scale: float,
+    root: float,
+    eps: float,
+    sums: np.ndarray,
+) -> None:
+    """Add Σ d² and Σ w·d of some elements to sums [2, units], in float64.
+
+    d = scale·m / (root·√v + eps), or scale·m if `root` is zero (then v is not looked at).
+    table: [S, 6] int64: start, rows, stride, units, run, first unit. The arrays: [elements] of one float dtype.
+    """
+    for s in range(table.shape[0]):
+        start, rows, stride, units = table[s, 0], table[s, 1], table[s, 2], table[s, 3]
+        run, unit = table[s, 4], table[s, 5]
+        for i in range(rows):
+            for u in range(units):
+                o = start + i * stride + u * run
+                w, m, v = weights[o : o + run], first_moment[o : o + run], second_moment[o : o + run]
+                uu = 0.0
+                wu = 0.0
+                if root == 0.0:
+                    for j in range(run):
+                        d = scale * np.float64(m[j])
+                        uu += d * d
+                        wu += d * np.float64(w[j])
+                else:
+                    for j in range(run):
+                        d = scale * np.float64(m[j]) / (root * np.sqrt(np.float64(v[j])) + eps)
+                        uu += d * d
+                        wu += d * np.float64(w[j])
+                sums[0, unit + u] += uu
+                sums[1, unit + u] += wu

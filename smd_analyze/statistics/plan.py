@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
-from smd_analyze.records.finding import Finding
 from smd_analyze.records.group import Group
 from smd_analyze.records.run import LazyTensor, Run
 from smd_analyze.statistics.segments import Rectangle, rectangles
-from smd_analyze.statistics.sources import RAW, Source, find_sources
+from smd_analyze.statistics.sources import RAW, Source, Sources, find_sources
 
-CHUNK = 512 * 1024
+CHUNK = 1024 * 1024
 SMALL = 1024 * 1024  # a checkpoint up to this size is read whole
 GAP = 32 * 1024  # bytes of others that are read along rather than read around
 SUMS = 16 * 1024 * 1024  # bytes of sums that a worker may hold
@@ -40,7 +40,7 @@ class Span:
 class Chunk:
     """`elements` consecutive elements of one dtype, in every checkpoint.
 
-    files, offsets: [T], where they lie in checkpoint t; file -1 if it lacks them.
+    files, offsets: [T], where they lie in checkpoint t: `skip` bytes after the offset; file -1 if it lacks them.
     table: [S, 7] int64, one row per rectangle: start, rows, stride, units, run, slot, span.
     tensors: for what does not lie raw, the one tensor to ask in each checkpoint; `elements` is then its size.
     first: the first checkpoint that has them, to which angles from the first refer.
@@ -50,6 +50,7 @@ class Chunk:
     elements: int
     files: np.ndarray
     offsets: np.ndarray
+    skip: int
     table: np.ndarray
     spans: tuple[Span, ...]
     slots: int
@@ -73,22 +74,46 @@ class Item:
 
 @dataclass(frozen=True)
 class Plan:
-    """All items in order of the bytes; `unmeasured` are the numbers of groups that no checkpoint has in full."""
+    """What `items` cuts into portions: the tensors in order of their bytes, and how large a chunk may be."""
 
-    items: tuple[Item, ...]
-    paths: tuple[str, ...]
-    unmeasured: frozenset[int]
-    findings: tuple[Finding, ...]
+    found: Sources
+    raw: tuple[Source, ...]
+    checkpoints: int
+    chunk_bytes: int
+
+    @property
+    def nbytes(self) -> int:
+        """All that will be read, roughly: tensors that some checkpoints lack are counted for all."""
+        return self.checkpoints * sum(s.numel * RAW.get(s.dtype, 4) for s in self.found.sources)
 
 
 def make_plan(run: Run, groups: Sequence[Group], chunk_bytes: int = CHUNK) -> Plan:
-    """Cut the run's analysed tensors into chunks. Groups that cannot be measured get a finding."""
+    """Find the run's analysed tensors and their order. Groups that cannot be measured get a finding."""
     found = find_sources(run, groups)
-    raw = sorted((s for s in found.sources if s.raw), key=lambda s: s.place)
-    small = chunk_bytes >= CHUNK and sum(s.numel * s.item for s in raw) <= SMALL
-    chunks = list(_chunks(raw, SMALL if small else chunk_bytes, SMALL if small else GAP))
-    chunks += [_generic(s) for s in found.sources if not s.raw]
-    return Plan(tuple(_items(chunks, len(run.checkpoints))), found.paths, found.unmeasured, found.findings)
+    raw = tuple(sorted((s for s in found.sources if s.raw), key=lambda s: s.place))
+    return Plan(found, raw, len(run.checkpoints), chunk_bytes)
+
+
+def items(plan: Plan) -> Iterator[Item]:
+    """All portions, in order of the bytes; made while they are asked for: a large model has very many.
+
+    Cut in time where the sums of all checkpoints would be large, or where few chunks would leave workers idle.
+    """
+    size = sum(s.numel * s.item for s in plan.raw)
+    small = plan.chunk_bytes >= CHUNK and size <= SMALL
+    chunks = _chunks(plan.raw, SMALL if small else plan.chunk_bytes, SMALL if small else GAP)
+    chunks = chain(chunks, (_generic(s) for s in plan.found.sources if not s.raw))
+    most = plan.checkpoints
+    if size <= FEWEST_ITEMS * plan.chunk_bytes:
+        chunks = list(chunks)
+        if len(chunks) < FEWEST_ITEMS:
+            most = max(4 * FEWEST_STEPS, -(-plan.checkpoints * len(chunks) // FEWEST_ITEMS))
+    for chunk in chunks:
+        if chunk.spans:
+            steps = min(most, max(FEWEST_STEPS, SUMS // (24 * chunk.slots)))
+            count = -(-plan.checkpoints // steps)
+            for part in range(count):
+                yield Item(chunk, plan.checkpoints * part // count, plan.checkpoints * (part + 1) // count)
 
 
 @dataclass
@@ -153,10 +178,11 @@ def _close(now: _Open) -> Chunk:
         at = now.distance(source, begin) or 0
         slots = _place_uses(source, begin, end, at, table, spans, slots)
         elements = max(elements, at + end - begin)
-    offsets = now.source.offsets + now.begin * now.source.item
-    first = int(np.argmax(now.source.files >= 0))
+    first, skip = int(np.argmax(now.source.files >= 0)), now.begin * now.source.item
     array = np.array(table, np.int64).reshape(-1, 7)
-    return Chunk(now.source.dtype, elements, now.source.files, offsets, array, tuple(spans), slots, first)
+    return Chunk(
+        now.source.dtype, elements, now.source.files, now.source.offsets, skip, array, tuple(spans), slots, first
+    )
 
 
 def _place_uses(
@@ -185,18 +211,5 @@ def _generic(source: Source) -> Chunk:
     first = int(np.argmax(there >= 0))
     array = np.array(table, np.int64).reshape(-1, 7)
     return Chunk(
-        source.dtype, source.numel, there, source.offsets, array, tuple(spans), slots, first, tensors=source.tensors
+        source.dtype, source.numel, there, source.offsets, 0, array, tuple(spans), slots, first, source.tensors
     )
-
-
-def _items(chunks: Sequence[Chunk], checkpoints: int) -> Iterator[Item]:
-    """Cut in time where the sums of all checkpoints would be large, or where few chunks leave workers idle."""
-    for chunk in chunks:
-        if not chunk.spans:
-            continue
-        steps = max(FEWEST_STEPS, SUMS // (24 * max(1, chunk.slots)))
-        if len(chunks) < FEWEST_ITEMS:
-            steps = min(steps, max(4 * FEWEST_STEPS, -(-checkpoints * len(chunks) // FEWEST_ITEMS)))
-        count = -(-checkpoints // steps)
-        for part in range(count):
-            yield Item(chunk, checkpoints * part // count, checkpoints * (part + 1) // count)

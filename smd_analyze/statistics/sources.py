@@ -70,6 +70,8 @@ def find_sources(run: Run, groups: Sequence[Group]) -> Sources:
     histories: dict[str, tuple[tuple[LazyTensor | None, ...], tuple[int, ...] | None]] = {}
     lost: set[int] = set()
     for number, group in enumerate(groups):
+        if group.numel == 0:
+            findings.append(Finding("not-measured", "note", group.name, "has no elements"))
         for member in group.members:
             name = member.parameter
             if name not in histories:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from queue import SimpleQueue
 
 import numpy as np
@@ -15,11 +14,16 @@ from smd_analyze.records.run import Run
 from smd_analyze.records.statistics import Statistics, UnitSeries, UnitStore
 from smd_analyze.statistics import findings, reading, tables
 from smd_analyze.statistics.collecting import collector
-from smd_analyze.statistics.plan import CHUNK, Item, Plan, make_plan
+from smd_analyze.statistics.directions import measure_directions
+from smd_analyze.statistics.parallel import in_order
+from smd_analyze.statistics.plan import CHUNK, Item, Plan, items, make_plan
 from smd_analyze.statistics.reading import Files
 from smd_analyze.statistics.sums import ChunkSums, Scratch, sum_item
 
 Progress = Callable[[float, str], None]
+Summer = Callable[[Item], ChunkSums]
+DEVICE_CHUNK = 32 * 1024 * 1024
+DEVICE_PAYS = 20e9  # bytes from which "auto" looks for a GPU
 
 
 def measure(
@@ -30,7 +34,7 @@ def measure(
     device: str = "auto",
     workers: int = 2,
     progress: Progress | None = None,
-    chunk_bytes: int = CHUNK,
+    chunk_bytes: int | None = None,
 ) -> Statistics:
     """Norms and angles of every group at every checkpoint: every byte is read once, in bounded memory.
 
@@ -42,68 +46,83 @@ def measure(
         device: "cpu", "cuda", or "auto": the CPU, unless there is much to do and a GPU.
         workers: threads that read and add.
         progress: called with (fraction done, what is being done).
-        chunk_bytes: size of the pieces that are read.
+        chunk_bytes: size of the pieces that are read; None chooses it for the device.
 
     A file that cannot be read gives nulls at its checkpoint and a finding; the rest goes on.
     Raises: UsageError if a device is asked for that is not there.
     """
     tell = progress or (lambda _done, _what: None)
-    plan = make_plan(run, groups, chunk_bytes)
-    summer = _summer(device)
+    place = choose_device(device, sum(4 * group.numel for group in groups) * len(run.checkpoints))
+    plan = make_plan(run, groups, chunk_bytes or (CHUNK if place == "cpu" else DEVICE_CHUNK))
     gather = collector(plan, groups, len(run.checkpoints), store)
-    total = sum(item.chunk.nbytes * (item.end - item.begin) for item in plan.items) or 1
+    total = plan.nbytes or 1
     done = 0
+    share = 0.6 if any(checkpoint.optimizer_state for checkpoint in run.checkpoints) else 1.0
     known = {path: size for c in run.checkpoints for path, size in c.identity.items()}
-    with reading.opened({path: known.get(path) for path in plan.paths}) as files:
+    with reading.opened({path: known.get(path) for path in plan.found.paths}) as files:
         tell(0.0, "reading checkpoints (the first run on a machine compiles for some seconds)")
-        for result in _results(plan, files, summer, max(1, workers)):
+        for result in _results(plan, _summers(place, files, max(1, workers))):
             gather.add(result)
             done += result.item.chunk.nbytes * (result.item.end - result.item.begin)
-            tell(done / total, f"measured {done / 1e9:.2f} of {total / 1e9:.2f} GB")
+            tell(share * min(1.0, done / total), f"measured {done / 1e9:.2f} of {total / 1e9:.2f} GB")
         files.check_again()
+    about_updates = measure_directions(
+        run, groups, store, max(1, workers), lambda done, what: tell(share + (1 - share) * done, what)
+    )
     totals = gather.totals
     spoilt = tables.blank_files(plan, files, totals)
+    found = findings.about(run, totals)
     steps = tuple(checkpoint.step for checkpoint in run.checkpoints)
     return Statistics(
         steps=steps,
         groups=groups,
         table=tables.statistics_table(steps, groups, totals),
         units=_reader(steps, groups, store, spoilt),
-        findings=(*plan.findings, *files.problems.values(), *findings.about(run, groups, totals)),
+        findings=tuple(dict.fromkeys([*plan.found.findings, *files.problems.values(), *found, *about_updates])),
     )
 
 
-Summer = Callable[[Item, Files, Scratch], ChunkSums]
+def choose_device(device: str, nbytes: int) -> str:
+    """ "cpu" or "cuda", for so many bytes. torch is not even imported for little work.
+
+    Raises: UsageError for a device that is not there.
+    """
+    if device == "cpu" or (device == "auto" and nbytes < DEVICE_PAYS):
+        return "cpu"
+    if device not in ("auto", "cuda"):
+        raise UsageError(f"device {device!r} is not known: choose auto, cpu or cuda")
+    import torch  # seconds to import
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise UsageError("device cuda was asked for, but torch sees no CUDA GPU here: use --device cpu (or auto)")
+    return "cpu"
 
 
-def _summer(device: str) -> Summer:
-    return sum_item
+def _summers(place: str, files: Files, workers: int) -> list[Summer]:
+    """One function per worker, with buffers of its own."""
+    if place == "cpu":
+        return [partial(sum_item, files=files, scratch=Scratch()) for _ in range(workers)]
+    from smd_analyze.statistics import sums_torch
+
+    return [partial(sums_torch.sum_item, files=files, mine=sums_torch.ring(place)) for _ in range(workers)]
 
 
-def _results(plan: Plan, files: Files, summer: Summer, workers: int) -> Iterator[ChunkSums]:
-    """The items' sums in the plan's order; at most a few are ahead of the one that is taken."""
-    scratches: SimpleQueue[Scratch] = SimpleQueue()
-    for _ in range(workers):
-        scratches.put(Scratch())
+def _results(plan: Plan, summers: Sequence[Summer]) -> Iterator[ChunkSums]:
+    """The items' sums in the plan's order, whoever made them."""
+    idle: SimpleQueue[Summer] = SimpleQueue()
+    for summer in summers:
+        idle.put(summer)
 
     def work(item: Item) -> ChunkSums:
-        scratch = scratches.get()
+        summer = idle.get()
         try:
-            return summer(item, files, scratch)
+            return summer(item)
         finally:
-            scratches.put(scratch)
+            idle.put(summer)
 
-    if workers == 1:
-        yield from map(work, plan.items)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        pending: deque[Future[ChunkSums]] = deque()
-        for item in plan.items:
-            pending.append(pool.submit(work, item))
-            if len(pending) > 2 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+    return in_order(work, items(plan), len(summers))
 
 
 def _reader(

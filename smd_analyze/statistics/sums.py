@@ -13,12 +13,12 @@ from functools import partial
 import numpy as np
 
 from smd_analyze.errors import SmdError
-from smd_analyze.statistics import kernels
 from smd_analyze.statistics.numbers import decode
 from smd_analyze.statistics.plan import Chunk, Item
 from smd_analyze.statistics.reading import PAGE, Files
 
 Fetch = Callable[[int, int], np.ndarray | None]
+NARROW = ("float16", "bfloat16")
 BITS = {"float32": np.float32, "float64": np.float64, "float16": np.uint16, "bfloat16": np.uint16}
 
 
@@ -40,38 +40,50 @@ class ChunkSums:
 
 @dataclass
 class Scratch:
-    """A worker's buffers: two for what is read, page-aligned, and two for 16-bit floats made 32-bit."""
+    """A worker's buffers: two for what is read, page-aligned, two for 16-bit floats made 32-bit, the first chunk."""
 
     raw: list[np.ndarray] = field(default_factory=list)
     wide: list[np.ndarray] = field(default_factory=list)
+    first: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
 
-    def fit(self, nbytes: int, elements: int) -> None:
+    def fit(self, chunk: Chunk) -> None:
         """Make room for a chunk of this size."""
-        if not self.raw or self.raw[0].size < nbytes + PAGE:
-            self.raw = [np.frombuffer(mmap.mmap(-1, nbytes + PAGE), np.uint8) for _ in range(2)]
-        if elements and (not self.wide or self.wide[0].size < elements):
-            self.wide = [np.empty(elements, np.float32) for _ in range(2)]
+        if not self.raw or self.raw[0].size < chunk.nbytes + PAGE:
+            self.raw = [np.frombuffer(mmap.mmap(-1, chunk.nbytes + PAGE), np.uint8) for _ in range(2)]
+        if chunk.dtype in NARROW and (not self.wide or self.wide[0].size < chunk.elements):
+            self.wide = [np.empty(chunk.elements, np.float32) for _ in range(2)]
+
+    def keep(self, values: np.ndarray) -> np.ndarray:
+        """A copy that lasts while the other buffers are filled again."""
+        if self.first.size < values.nbytes:
+            self.first = np.frombuffer(mmap.mmap(-1, values.nbytes), np.uint8)
+        kept = self.first[: values.nbytes].view(values.dtype)
+        np.copyto(kept, values)
+        return kept
 
 
 def sum_item(item: Item, files: Files, scratch: Scratch) -> ChunkSums:
     """Read a chunk from checkpoint after checkpoint, and add up."""
     problems: list[tuple[int, str]] = []
     if item.chunk.tensors:
-        return _sum(item, partial(_fetch_tensor, item.chunk, problems), problems)
-    narrow = item.chunk.dtype in ("float16", "bfloat16")
-    scratch.fit(item.chunk.nbytes, item.chunk.elements if narrow else 0)
-    return _sum(item, partial(_fetch_raw, item.chunk, files, scratch), problems)
+        return _sum(item, partial(fetch_tensor, item.chunk, problems), lambda values: values, problems)
+    scratch.fit(item.chunk)
+    return _sum(item, partial(fetch_raw, item.chunk, files, scratch), scratch.keep, problems)
 
 
-def _sum(item: Item, fetch: Fetch, problems: list[tuple[int, str]]) -> ChunkSums:
+def _sum(
+    item: Item, fetch: Fetch, keep: Callable[[np.ndarray], np.ndarray], problems: list[tuple[int, str]]
+) -> ChunkSums:
     """The loop over checkpoints. `fetch(t, slot)` gives the chunk's elements in buffer `slot`, or None."""
+    from smd_analyze.statistics import kernels  # numba: half a second, for those who measure only
+
     chunk, steps = item.chunk, item.end - item.begin
     sums = np.empty((steps, 3, chunk.slots))
     firsts = np.empty((steps, 2, len(chunk.spans)))
     first = before = None
     if chunk.first < item.begin:
         first = fetch(chunk.first, 0)
-        first = None if first is None else first.copy()
+        first = None if first is None else keep(first)
     if item.begin > 0:
         before = fetch(item.begin - 1, (item.begin - 1) & 1)
     for t in range(item.begin, item.end):
@@ -81,7 +93,7 @@ def _sum(item: Item, fetch: Fetch, problems: list[tuple[int, str]]) -> ChunkSums
             sums[row] = firsts[row] = np.nan
         else:
             if t == chunk.first:
-                first = now.copy()
+                first = keep(now)
             kernels.add_up(
                 chunk.table,
                 now if first is None else first,
@@ -113,26 +125,31 @@ def count_nonfinite(item: Item, sums: np.ndarray, fetch: Fetch) -> np.ndarray:
     return counts
 
 
-def _fetch_raw(chunk: Chunk, files: Files, scratch: Scratch, t: int, slot: int) -> np.ndarray | None:
+def fetch_raw(chunk: Chunk, files: Files, scratch: Scratch, t: int, slot: int) -> np.ndarray | None:
     """The chunk of checkpoint t in buffer `slot` (0 or 1), as float32 or float64."""
     file = int(chunk.files[t])
     if file < 0:
         return None
-    offset, dtype = int(chunk.offsets[t]), BITS[chunk.dtype]
+    offset, dtype = int(chunk.offsets[t]) + chunk.skip, BITS[chunk.dtype]
     size = np.dtype(dtype).itemsize
     shift = offset % PAGE if offset % size == 0 else 0  # the place in its page as in the file's: copies at full speed
     raw = scratch.raw[slot][shift : shift + chunk.nbytes]
     if not files.read(file, offset, raw.data):
         return None
     values = raw.view(dtype)
+    if size > 2:
+        return values
+    from smd_analyze.statistics import kernels
+
+    wide = scratch.wide[slot][: chunk.elements]
     if chunk.dtype == "bfloat16":
-        kernels.widen_bfloat16(values, scratch.wide[slot].view(np.uint32)[: chunk.elements])
-    elif chunk.dtype == "float16":
-        kernels.widen_float16(values, scratch.wide[slot][: chunk.elements])
-    return scratch.wide[slot][: chunk.elements] if size == 2 else values
+        kernels.widen_bfloat16(values, wide.view(np.uint32))
+    else:
+        kernels.widen_float16(values, wide)
+    return wide
 
 
-def _fetch_tensor(chunk: Chunk, problems: list[tuple[int, str]], t: int, _slot: int) -> np.ndarray | None:
+def fetch_tensor(chunk: Chunk, problems: list[tuple[int, str]], t: int, _slot: int) -> np.ndarray | None:
     """The same for a tensor that has to be asked."""
     tensor = chunk.tensors[t]
     if tensor is None or any(t == at for at, _ in problems):

@@ -9,7 +9,7 @@ import numpy as np
 
 from smd_analyze.records.group import Group
 from smd_analyze.statistics.collecting import DD, DV, FIRST_DD, FIRST_DV, VV, Totals
-from smd_analyze.statistics.plan import Plan
+from smd_analyze.statistics.plan import Plan, items
 from smd_analyze.statistics.reading import Files
 from smd_analyze.statistics.trajectories import angle, norm
 
@@ -59,7 +59,7 @@ def blank_files(plan: Plan, files: Files, totals: Totals) -> dict[int, np.ndarra
     if not files.problems:
         return lost
     spoilt = np.array(sorted(files.problems))
-    for item in plan.items:
+    for item in items(plan):
         bad = np.isin(item.chunk.files, spoilt) if not item.chunk.tensors else None
         if bad is not None and bad.any():
             for span in item.chunk.spans:

@@ -1,7 +1,8 @@
 """A polars column to an array that HDF5 and netCDF4 can both hold, and back, exactly.
 
 Missing numbers become NaN, missing integers and booleans a `_FillValue`, missing text the empty string; booleans are
-int8; lists are JSON text. The attribute `table_dtype` keeps the column's polars dtype.
+int8; lists are JSON text. The attribute `table_dtype` keeps the column's polars dtype, `table_missing` is 1 where the
+column misses something: without it a `_FillValue` fills only cells that belong to no row, and "" is a text.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ def encode(column: pl.Series, gaps: bool = False) -> Encoded:
     """
     name = str(column.dtype)
     attrs: dict[str, Any] = {"table_dtype": name}
+    if column.null_count():
+        attrs["table_missing"] = np.int8(1)
     holes = gaps or column.null_count() > 0
     if name == str(pl.Null):
         return Encoded(np.full(len(column), np.nan), np.nan, attrs)
@@ -51,8 +54,7 @@ def encode(column: pl.Series, gaps: bool = False) -> Encoded:
             column = column.cast(pl.Int8)
             attrs |= {"flag_values": np.array([0, 1], np.int8), "flag_meanings": "false true"}
         dtype = np.dtype(str(column.dtype).lower())
-        info = np.iinfo(dtype)
-        fill = dtype.type(info.min if info.min else info.max)
+        fill = dtype.type(_free(column, dtype))
         if holes:
             attrs["_FillValue"] = fill
         return Encoded(column.fill_null(int(fill)).to_numpy().astype(dtype), fill, attrs)
@@ -60,8 +62,6 @@ def encode(column: pl.Series, gaps: bool = False) -> Encoded:
         items = column.to_list()
         if name in LISTS:
             items = [None if item is None else json.dumps(item, ensure_ascii=False) for item in items]
-        if column.null_count():
-            attrs["empty_text"] = "missing"
         return Encoded(np.array([plain(item or "") for item in items], dtype=object), "", attrs)
     raise TypeError(f"column {column.name!r} has the dtype {name}, which a report does not hold")
 
@@ -76,16 +76,32 @@ def decode(name: str, values: np.ndarray, attrs: dict[str, Any]) -> pl.Series:
         return pl.Series(name, values, dtype=dtype, nan_to_null=True)
     if wanted in INTEGERS or dtype == pl.Boolean:
         column = pl.Series(name, values)
-        if "_FillValue" in attrs:
+        if "table_missing" in attrs:
             missing = pl.Series(values == np.asarray(attrs["_FillValue"]).reshape(-1)[0])
             column = column.to_frame().select(pl.when(~missing).then(pl.col(name)).alias(name)).to_series()
         return column.cast(dtype)
     texts = [str(value) for value in values]
-    empty_is_missing = attrs.get("empty_text") == "missing"
+    empty_is_missing = "table_missing" in attrs
     items: list[Any] = [None if empty_is_missing and not text else text for text in texts]
     if wanted in LISTS:
         items = [None if item is None else json.loads(item) for item in items]
     return pl.Series(name, items, dtype=dtype)
+
+
+def _free(column: pl.Series, dtype: np.dtype[Any]) -> int:
+    """A value of an integer column that stands for none: the least (unsigned: the greatest) that the column lacks."""
+    info = np.iinfo(dtype)
+    ends = [info.min, info.max] if info.min else [info.max, info.min]
+    free = next((end for end in ends if not (column == end).any()), None)
+    if free is not None:
+        return free
+    used = set(column.drop_nulls().unique())
+    found = next((value for value in range(info.min, info.max) if value not in used), None)
+    if found is None and column.null_count():
+        raise TypeError(
+            f"column {column.name!r} holds every {column.dtype}, and misses some: no value is left for that"
+        )
+    return ends[0] if found is None else found
 
 
 def text_missing(column: pl.Series) -> pl.Series | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from smd_analyze.errors import CannotWrite, DamagedFile, NothingToAnalyse, Unkno
 from smd_analyze.records.report import TABLES, Report
 from smd_analyze.storage.columns import plain
 from smd_analyze.storage.layout import read_table, write_columns, write_matrices
+from smd_analyze.storage.sink import create
 from smd_analyze.storage.units import read_units, write_units
 
 SCHEMA = 1
@@ -30,16 +32,19 @@ def save(report: Report, path: str | os.PathLike[str]) -> None:
     """
     place, beside = _places(path)
     try:
-        with h5py.File(beside, "x", locking=False, track_order=True) as file:
-            _write(report, file)
-        _sync(beside)
+        with beside.open("x+b", buffering=0) as raw:
+            sink, file = create(raw)
+            with file:
+                _write(report, file, sink.check)
+            sink.sync()
         os.replace(beside, place)  # noqa: PTH105  (atomic on every system)
         if os.name == "posix":
-            _sync(place.parent)
+            _sync_folder(place.parent)
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise CannotWrite(f"{path}: the report cannot be written: {error}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -54,7 +59,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     except OSError as error:
         raise CannotWrite(f"{path}: the report cannot be written: {error}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str]) -> Report:
@@ -84,9 +90,14 @@ def load(path: str | os.PathLike[str]) -> Report:
 def _places(path: str | os.PathLike[str]) -> tuple[Path, Path]:
     """Where the report will be (a link keeps pointing at its file), and where it is written until it is complete."""
     place = Path(path).resolve()
-    if place.exists() and not place.is_file():
+    beside = place.with_name(f".{place.name[:200]}.{secrets.token_hex(4)}.part")
+    try:
+        taken = place.exists() and not place.is_file()
+    except OSError as error:
+        raise CannotWrite(f"{path}: the report cannot be written: {error}") from error
+    if taken:
         raise CannotWrite(f"{path}: is not a file: name a file for the report, for example {place / 'report.h5'}")
-    return place, place.with_name(f".{place.name[:200]}.{secrets.token_hex(4)}.part")
+    return place, beside
 
 
 def _check(attrs: Mapping[str, object], path: str) -> None:
@@ -100,7 +111,7 @@ def _check(attrs: Mapping[str, object], path: str) -> None:
         )
 
 
-def _write(report: Report, file: h5py.File) -> None:
+def _write(report: Report, file: h5py.File, check: Callable[[], None]) -> None:
     file.attrs["file_type"] = FILE_TYPE
     file.attrs["schema_version"] = SCHEMA
     file.attrs["verdict"] = plain(report.verdict)
@@ -110,11 +121,12 @@ def _write(report: Report, file: h5py.File) -> None:
     for name in TABLES:
         write = write_matrices if name in MATRICES else write_columns
         write(file, name, getattr(report, name))
+        check()
     groups = report.groups["group"].drop_nulls() if "group" in report.groups.columns else ()
-    write_units(file, groups, report.units)
+    write_units(file, groups, report.units, check)
 
 
-def _sync(path: Path) -> None:
+def _sync_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

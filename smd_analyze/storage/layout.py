@@ -24,7 +24,7 @@ def write_columns(file: h5py.Group, table: str, frame: pl.DataFrame) -> None:
         TypeError: a column has a dtype that the report does not hold.
     """
     node = _start(file, table, frame)
-    row = dimension(node, "row", np.arange(frame.height), {"units": "1", "long_name": "row of the table"})
+    row = dimension(node, "row", np.arange(frame.height), attributes(table, "row"))
     for column in frame.iter_columns():
         extra = text_missing(column)
         for part in [column] if extra is None else [column, extra]:
@@ -69,7 +69,7 @@ def write_matrices(file: h5py.Group, table: str, frame: pl.DataFrame) -> None:
             variable(node, table, part.name, matrix, tuple(scales), coded.attrs, frame.columns)
 
 
-def read_table(node: h5py.Group) -> pl.DataFrame:
+def read_table(node: Any) -> pl.DataFrame:
     """The table that was written into `node`, by either of the two layouts.
 
     Raises:
@@ -90,7 +90,7 @@ def read_table(node: h5py.Group) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def _column(node: h5py.Group, name: str, values: np.ndarray, cells: tuple[np.ndarray, ...] | None = None) -> pl.Series:
+def _column(node: Any, name: str, values: np.ndarray, cells: tuple[np.ndarray, ...] | None = None) -> pl.Series:
     column = decode(name, values, dict(node[name].attrs))
     if name + MISSING not in node:
         return column
@@ -100,7 +100,7 @@ def _column(node: h5py.Group, name: str, values: np.ndarray, cells: tuple[np.nda
     return pl.Series(name, texts, dtype=pl.String)
 
 
-def _read(data: h5py.Dataset) -> np.ndarray:
+def _read(data: Any) -> np.ndarray:
     return data.asstr()[...] if h5py.check_string_dtype(data.dtype) else data[...]
 
 

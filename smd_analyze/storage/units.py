@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
 
 import h5py
 import numpy as np
 
 from smd_analyze.errors import CannotWrite, DamagedFile
 from smd_analyze.records.statistics import UnitSeries
+from smd_analyze.storage.attributes import attributes
 from smd_analyze.storage.columns import plain
 from smd_analyze.storage.layout import dimension, variable
+from smd_analyze.storage.sink import create
 
 SERIES = ("vv", "dd", "dv", "uu", "wu")
 CHUNK = 1 << 17  # elements of a chunk of the store: 1 MiB
@@ -34,18 +36,13 @@ class HDF5Store:
             CannotWrite: no file can be made there.
         """
         try:
-            handle, name = tempfile.mkstemp(prefix=".smd-analyze-", suffix=".units", dir=folder)
-            os.close(handle)
-            self._file = h5py.File(name, "w", locking=False)
+            raw = tempfile.TemporaryFile(prefix=".smd-analyze-", dir=folder, buffering=0)  # noqa: SIM115
         except OSError as error:
-            raise CannotWrite(
-                f"{folder or tempfile.gettempdir()}: no temporary file can be made here: {error}"
-            ) from None
-        self.path = Path(name)
-        if os.name == "posix":
-            self.path.unlink()  # the open file lives on without a name: even a killed process leaves nothing behind
-        self._names: dict[tuple[str, str], str] = {}
-        self._close = weakref.finalize(self, _close, self._file, self.path)
+            raise CannotWrite(f"{folder or tempfile.gettempdir()}: no temporary file can be made: {error}") from error
+        self._folder = folder or tempfile.gettempdir()
+        self._sink, self._file = create(cast(BinaryIO, raw))
+        self._data: dict[tuple[str, str], h5py.Dataset] = {}
+        self._close = weakref.finalize(self, _close, self._file, raw)
 
     def put(self, kind: str, group: str, units: int, first_unit: int, sums: np.ndarray) -> None:
         """Keep `sums` [K, T, u] (float64) as units first_unit … first_unit+u of `units`. One thread at a time.
@@ -54,25 +51,31 @@ class HDF5Store:
             CannotWrite: the disk is full, or fails.
         """
         series, steps, count = sums.shape
-        try:
-            name = self._names.get((kind, group))
-            if name is None:
-                name = self._names[kind, group] = str(len(self._names))  # a "/" in a name would nest
-                chunk = max(1, min(units, CHUNK // max(series * steps, 1)))
-                shape = (series, steps, units)
-                chunks = (series, steps, chunk) if 0 not in shape else None
-                self._file.create_dataset(name, shape, np.float64, chunks=chunks, fillvalue=np.nan)
-            self._file[name][:, :, first_unit : first_unit + count] = sums
-        except OSError as error:
-            raise CannotWrite(
-                f"{self.path.parent}: the series of single units do not fit here ({error}): "
-                "free some space, or name another folder in TMPDIR"
-            ) from error
+        if (kind, group) not in self._data:
+            name = str(len(self._data))  # a "/" in a name would nest
+            chunk = max(1, min(units, CHUNK // max(series * steps, 1)))
+            shape = (series, steps, units)
+            chunks = (series, steps, chunk) if 0 not in shape else None
+            self._data[kind, group] = self._file.create_dataset(
+                name, shape, np.float64, chunks=chunks, fillvalue=np.nan
+            )
+        self._data[kind, group][:, :, first_unit : first_unit + count] = sums
+        self._check()
 
     def get(self, kind: str, group: str) -> np.ndarray | None:
         """All that was put, [K, T, units], or None if nothing was."""
-        name = self._names.get((kind, group))
-        return None if name is None else self._file[name][...]
+        data = self._data.get((kind, group))
+        found = None if data is None else data[...]
+        self._check()
+        return found
+
+    def _check(self) -> None:
+        """HDF5 writes late: look after every call whether a write has failed meanwhile."""
+        if self._sink.error:
+            raise CannotWrite(
+                f"{self._folder}: the series of single units do not fit here ({self._sink.error}): free some space, "
+                "or set TMPDIR to another folder"
+            ) from self._sink.error
 
     def close(self) -> None:
         """Give the file up; nothing can be put or got any more."""
@@ -97,8 +100,13 @@ def open_store(path: Path | str | None = None) -> HDF5Store:
     return HDF5Store(None if path is None else Path(path).resolve().parent)
 
 
-def write_units(file: h5py.Group, names: Iterable[str], units: Callable[[str], UnitSeries | None]) -> None:
-    """Write the series of every group that has some as `units/<number>`, one group in memory at a time."""
+def write_units(
+    file: h5py.Group, names: Iterable[str], units: Callable[[str], UnitSeries | None], check: Callable[[], None]
+) -> None:
+    """Write the series of every group that has some as `units/<number>`, one group in memory at a time.
+
+    `check` is called after each, to give up early.
+    """
     parent = file.create_group("units", track_order=True)
     parent.attrs["title"] = "sums over each unit alone, at every checkpoint; the attribute `group` names the group"
     for name in names:
@@ -108,14 +116,14 @@ def write_units(file: h5py.Group, names: Iterable[str], units: Callable[[str], U
         node = parent.create_group(str(len(parent)), track_order=True)
         node.attrs["group"] = plain(name)
         values = {key: value for key in SERIES if (value := getattr(series, key)) is not None}
-        step = {"units": "step", "long_name": "optimizer step of the checkpoint", "source": "the run's `ordered_by`"}
-        unit = {"units": "1", "long_name": "unit of the group, in its order", "source": "the group's `members`"}
+        steps = np.asarray(series.steps, dtype=np.int64)
         scales = (
-            dimension(node, "step", np.asarray(series.steps, dtype=np.int64), step),
-            dimension(node, "unit", np.arange(series.vv.shape[1]), unit),
+            dimension(node, "step", steps, attributes("units", "step")),
+            dimension(node, "unit", np.arange(series.vv.shape[1]), attributes("units", "unit")),
         )
         for key, value in values.items():
             variable(node, "units", key, np.asarray(value, dtype=np.float64), scales, {})
+        check()
 
 
 def read_units(path: Path, name: str) -> UnitSeries | None:
@@ -126,7 +134,8 @@ def read_units(path: Path, name: str) -> UnitSeries | None:
     """
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
-            for node in file["units"].values():
+            parent: Any = file["units"]
+            for node in parent.values():
                 if node.attrs["group"] == plain(name):
                     values = {key: node[key][...] for key in SERIES if key in node}
                     return UnitSeries(group=name, steps=node["step"][...], **values)
@@ -135,7 +144,7 @@ def read_units(path: Path, name: str) -> UnitSeries | None:
     return None
 
 
-def _close(file: h5py.File, path: Path) -> None:
+def _close(file: h5py.File, raw: IO[bytes]) -> None:
     with contextlib.suppress(RuntimeError):  # at the end of a process HDF5 may have closed it already
         file.close()
-    path.unlink(missing_ok=True)
+    raw.close()  # the system removes it

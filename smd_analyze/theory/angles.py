@@ -1,7 +1,7 @@
 """angular_updates(): the angle that one optimizer step turns, by every method that the checkpoints allow."""
 
 from dataclasses import dataclass
-from math import log, sqrt
+from math import sqrt
 
 import numpy as np
 import polars as pl
@@ -10,7 +10,7 @@ from smd_analyze.records.group import Group
 from smd_analyze.records.schedule import Schedule
 from smd_analyze.records.statistics import Statistics, UnitSeries
 from smd_analyze.theory.autoregression import Floats
-from smd_analyze.theory.course import Course, course_of, parameter_group_of
+from smd_analyze.theory.course import Course, course_of, parameter_group_of, standing
 from smd_analyze.theory.geometry import unit_angle
 from smd_analyze.theory.laws import Law
 
@@ -67,7 +67,7 @@ def angular_updates(stats: Statistics, schedule: Schedule) -> pl.DataFrame:
 def _consecutive(series: UnitSeries, course: Course) -> list[Row]:
     """Rows of checkpoints that are one optimizer step apart."""
     rows = []
-    for i in np.flatnonzero(course.lengths == 1) if course.counted else ():
+    for i in np.flatnonzero(course.lengths == 1) if course.direct else ():
         squares = unit_angle(series.vv[i], series.dd[i], series.dv[i]) ** 2
         angle, low, high = _root_mean(squares)
         if np.isfinite(angle):
@@ -78,7 +78,7 @@ def _consecutive(series: UnitSeries, course: Course) -> list[Row]:
 
 def _buffer(series: UnitSeries, course: Course) -> list[Row]:
     """Rows of checkpoints with a saved optimizer direction and a known learning rate of the past update."""
-    if series.uu is None or series.wu is None or not course.counted:
+    if series.uu is None or series.wu is None or not course.direct:
         return []
     rows = []
     for i, step in enumerate(course.steps):
@@ -109,7 +109,7 @@ def _norms(group: Group, series: UnitSeries, course: Course) -> list[Row]:
         if isinstance(law, str):
             continue
         inside = slice(start + 1, stop + 1)
-        k = float(course.steps[stop] - course.steps[start])
+        k = _length(course, start, stop)
         before, after = series.vv[start], series.vv[stop]
         alive = (before > 0) & (after > 0)
         if not alive.any():
@@ -151,9 +151,15 @@ def _norms(group: Group, series: UnitSeries, course: Course) -> list[Row]:
     return rows
 
 
+def _length(course: Course, start: int, stop: int) -> float:
+    """Optimizer steps between two checkpoints; recorded steps where those are unknown."""
+    total = float(course.lengths[start + 1 : stop + 1].sum())
+    return total if np.isfinite(total) else float(course.steps[stop] - course.steps[start])
+
+
 def _memory(course: Course, i: int) -> float:
-    """Momentum time 1/(1−α) of interval i [steps]; 0 where the unit of steps is not the optimizer's."""
-    return 1 / (1 - float(course.momentum[i])) if course.counted else 0.0
+    """Momentum time 1/(1−α) of interval i [optimizer steps]; 0 where those cannot be counted."""
+    return 1 / (1 - float(course.momentum[i])) if np.isfinite(course.lengths[i]) else 0.0
 
 
 def _merged(series: UnitSeries, course: Course) -> list[tuple[int, int]]:
@@ -165,7 +171,7 @@ def _merged(series: UnitSeries, course: Course) -> list[tuple[int, int]]:
     complete = [bool(np.isfinite(row).all()) for row in series.vv]
     start, first_of_run = 0, True
     for i in range(1, len(course.steps)):
-        usable = not course.trouble(i) and complete[i - 1] and complete[i]
+        usable = _usable(course, complete, i)
         same = i > 1 and course.laws[i] == course.laws[i - 1] and course.momentum[i] == course.momentum[i - 1]
         if not usable:
             start, first_of_run = i, True
@@ -173,9 +179,9 @@ def _merged(series: UnitSeries, course: Course) -> list[tuple[int, int]]:
         if not same:
             start, first_of_run = i - 1, True
         least = SHORTEST * _memory(course, i)
-        ends = i + 1 == len(course.steps) or bool(course.trouble(i + 1)) or not complete[i + 1]
+        ends = i + 1 == len(course.steps) or not _usable(course, complete, i + 1)
         ends = ends or course.laws[i + 1] != course.laws[i] or course.momentum[i + 1] != course.momentum[i]
-        long_enough = course.steps[i] - course.steps[start] >= least
+        long_enough = _length(course, start, i) >= least
         if long_enough or (ends and first_of_run):
             pairs.append((start, i))
             start, first_of_run = i, False
@@ -184,48 +190,50 @@ def _merged(series: UnitSeries, course: Course) -> list[tuple[int, int]]:
     return pairs
 
 
+def _usable(course: Course, complete: list[bool], i: int) -> bool:
+    """Whether interval i has a law, a known Σηλ and both norms."""
+    return not course.trouble(i) and bool(np.isfinite(course.decay[i])) and complete[i - 1] and complete[i]
+
+
 def _notes(group: Group, law: Law, course: Course, start: int, stop: int) -> list[str]:
     """What to keep in mind about a row of `norms`."""
-    notes = []
-    if group.status not in ("invariant", "jointly invariant"):
-        notes.append("not scale-invariant: reference only")
-    elif group.evidence == "guessed":
-        notes.append("if invariant")
+    notes = [standing(group)] if standing(group) else []
     if law.power == 2 or law.nesterov:
         notes.append("assumes zero-mean gradients")
-    if not course.counted:
+    if np.isnan(course.lengths[stop]):
         notes.append("per recorded step, whose length in optimizer steps is unknown")
         return notes
     memory = _memory(course, stop)
     reach = SETTLED * memory
     span = "10 steps" if memory == 1 else "10/(1−α) steps"
-    if course.steps[stop] - course.steps[start] < SHORTEST * memory:
+    if _length(course, start, stop) < SHORTEST * memory:
         notes.append("spacing under 5/(1−α) steps")
     if _changed(course, start, stop, reach):
         notes.append(f"learning rate changed within {span}")
-    if course.steps[start] < reach:
+    if course.made[start] < reach:
         notes.append(f"begins within {span} of the first update")
     return notes
 
 
 def _changed(course: Course, start: int, stop: int, reach: float) -> bool:
     """Whether ln η moved by more than NOTABLE per `reach` steps in the row, or less than `reach` before it."""
-    since, steps = course.steps[start] - reach, course.steps
-    for i in range(1, stop + 1):
-        # inside an interval the place of a change is unknown: its end counts
-        inside = _log_ratio(course.rate_first[i], course.rate_last[i]) * min(1.0, reach / course.lengths[i])
-        if steps[i] > since and inside > NOTABLE:
-            return True
-        if i > 1 and steps[i - 1] > since and _log_ratio(course.rate_last[i - 1], course.rate_first[i]) > NOTABLE:
-            return True
-    return False
+    steps = course.made
+    since = steps[start] - reach
+    near = slice(1 + int(np.searchsorted(steps[1 : start + 1], since, side="right")), stop + 1)
+    first, last = course.rate_first[near], course.rate_last[near]
+    # inside an interval the place of a change is unknown: its end counts
+    if (_log_ratio(first, last) * np.minimum(1.0, reach / course.lengths[near]) > NOTABLE).any():
+        return True
+    before = slice(near.start - 1, stop)
+    jumps = _log_ratio(course.rate_last[before], first)
+    return bool((jumps[steps[before] > since] > NOTABLE).any())
 
 
-def _log_ratio(one: float, other: float) -> float:
-    """|ln(one/other)|, 0 where either is unknown, infinite where one of them is 0."""
-    if np.isnan(one) or np.isnan(other) or one == other:
-        return 0.0
-    return abs(log(one / other)) if one > 0 and other > 0 else np.inf
+def _log_ratio(one: Floats, other: Floats) -> Floats:
+    """|ln(one/other)| elementwise, 0 where either is unknown or both are equal, infinite where one of them is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.abs(np.log(one / other))
+    return np.where(np.isnan(ratio), 0.0, ratio)
 
 
 def _scatter(squares: Floats) -> float:

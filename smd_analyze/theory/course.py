@@ -21,16 +21,19 @@ NUMBERS = (
 class Course:
     """What acted on one parameter group. Arrays [T]: entry i is the interval that ends at checkpoint i; entry 0 is NaN.
 
-    `counted`: steps are optimizer steps. `laws[i]` is a Law or the reason why there is none. `rate_*`: learning rates
-    as the gradient felt them (times 1 − dampening), NaN where unknown; if no learning rate is known at all, ηλ stands
-    in for η (`rate_known` False) and L is in units of λ². `decay`, `_low`, `_high`: Σηλ. `raw_*`: η as in the file.
-    `momentum`: α or β₁. `changes`: the learning rate changed within the interval. `buffered`: see laws.
+    `steps`: as recorded; `direct`: they are optimizer steps. `lengths`: optimizer steps per interval, NaN if unknown;
+    `made`: optimizer steps made at each checkpoint. `laws[i]` is a Law or the reason why there is none.
+    `rate_*`: learning rates as the gradient felt them (times 1 − dampening), NaN where unknown; if no learning rate is
+    known at all, ηλ stands in for η (`rate_known` False) and L is in units of λ². `raw_*`: η as in the file.
+    `decay`, `_low`, `_high`: Σηλ; `decay_first`, `_last`: ηλ of one update; `weight_decay`: λ. `momentum`: α or β₁.
+    `changes`: the learning rate changed within the interval. `buffered`: see laws.saved_direction_was_update.
     """
 
     steps: Floats
-    counted: bool
+    direct: bool
     laws: tuple[Law | str, ...]
     lengths: Floats
+    made: Floats
     rate_mean: Floats
     rate_first: Floats
     rate_last: Floats
@@ -40,6 +43,9 @@ class Course:
     decay: Floats
     decay_low: Floats
     decay_high: Floats
+    decay_first: Floats
+    decay_last: Floats
+    weight_decay: Floats
     momentum: Floats
     beta2: Floats
     changes: np.ndarray
@@ -50,25 +56,17 @@ class Course:
         return i if i else 1
 
     def trouble(self, i: int) -> str:
-        """Why theory cannot speak of interval i; "" if it can."""
+        """Why there is no theory for interval i; "" if there is (its numbers may still be NaN)."""
         law = self.laws[i]
         if isinstance(law, str):
             return law
         if np.isnan(self.momentum[i]):
             return f"{law.momentum_word} unknown"
-        if np.isnan(self.decay[i]):
-            return "weight decay unknown"
         return ""
 
     def decay_at(self, i: int) -> float:
         """x = ηλ [1/step] of the update that made checkpoint i; NaN where unknown."""
-        j = self.update_at(i)
-        rate = self.rate_last[j] if i else self.rate_first[j]
-        ratio = self.decay[j] / self.rate_mean[j] / self.lengths[j] if self.rate_mean[j] > 0 else np.nan
-        if np.isfinite(rate) and np.isfinite(ratio):
-            return float(rate * ratio)
-        # no learning rate: the interval's mean decay, if its steps are optimizer steps
-        return float(self.decay[j] / self.lengths[j]) if self.counted else np.nan
+        return float(self.decay_last[i] if i else self.decay_first[1])
 
     def rate_at(self, i: int) -> float:
         """Learning rate of the update that made checkpoint i, as the gradient felt it; NaN where unknown."""
@@ -119,44 +117,74 @@ def course_of(schedule: Schedule, parameter_group: str, steps: tuple[int, ...]) 
     ]
     coupled = np.array([False] + [isinstance(law, Law) and law.coupled for law in laws])
     adam = np.array([False] + [isinstance(law, Law) and law.power == 2 for law in laws])
+    direct = schedule.step_unit == "optimizer steps"
     lengths = np.diff(np.array(steps, np.float64), prepend=np.nan)
-    counted = schedule.step_unit == "optimizer steps"
+    changes = np.array([False] + [bool(row and row["learning_rate_changes"]) for row in found])
+    per_step = 1.0 if direct else _updates_per_step(column, lengths, changes)
+    lengths = lengths * per_step
 
     sums, rate_last = column["sum_learning_rate"], column["learning_rate_last"]
     decay = np.where(np.isnan(column["sum_decay"]), column["weight_decay"] * sums, column["sum_decay"])
     # λ = 0 needs no learning rate
     decay = np.where(np.isnan(decay) & (column["weight_decay"] == 0), 0.0, decay)
-    rate_known = np.isfinite(sums)
+    rate_known = bool((np.isfinite(sums) | np.isfinite(rate_last)).any())
     damping = 1 - np.nan_to_num(column["dampening"], nan=0.0)
     slowed = np.where(coupled, damping, 1.0)
     decay = decay * slowed
     mean, first, last = (damping * v for v in (sums / lengths, column["learning_rate_first"], rate_last))
-    if not rate_known.any():  # nothing but the decay is known: ηλ stands in for η
+    # λ in force: what the sums say wins over the coefficient
+    lam = np.divide(decay, sums, out=slowed * column["weight_decay"], where=sums > 0)
+    once = [lam * column[f"learning_rate_{end}"] for end in ("first", "last")]
+    decay_first, decay_last = (np.where(np.isnan(x), decay / lengths, x) for x in once)
+    if not rate_known:  # nothing but the decay is known: ηλ stands in for η
         mean = first = last = np.where(decay > 0, decay / lengths, np.nan)
     return Course(
         steps=np.array(steps, np.float64),
-        counted=counted,
+        direct=direct,
         laws=("", *laws),
         lengths=lengths,
+        made=np.array(steps, np.float64) * per_step,
         rate_mean=mean,
         rate_first=first,
         rate_last=last,
         raw_first=column["learning_rate_first"],
         raw_last=rate_last,
-        rate_known=bool(rate_known.any()),
+        rate_known=rate_known,
         decay=decay,
         decay_low=column["sum_decay_low"] * slowed,
         decay_high=column["sum_decay_high"] * slowed,
+        decay_first=decay_first,
+        decay_last=decay_last,
+        weight_decay=lam,
         momentum=np.where(adam, column["beta1"], column["momentum"]),
         beta2=column["beta2"],
-        changes=np.array([False] + [bool(row and row["learning_rate_changes"]) for row in found]),
+        changes=changes,
         buffered=np.array(
             [False] + [bool(row) and saved_direction_was_update(row["optimizer"], row["nesterov"]) for row in found]
         ),
     )
 
 
+def _updates_per_step(column: dict[str, Floats], lengths: Floats, changes: np.ndarray) -> float:
+    """Optimizer steps per recorded step (epoch, save), from sums and values of the learning rate; NaN if unknown."""
+    middle = (column["learning_rate_first"] + column["learning_rate_last"]) / 2
+    ratios = np.divide(
+        column["sum_learning_rate"], middle * lengths, out=np.full(len(lengths), np.nan), where=middle * lengths > 0
+    )
+    steady = ratios[np.isfinite(ratios) & ~changes]
+    known = steady if len(steady) else ratios[np.isfinite(ratios)]
+    return float(np.median(known)) if len(known) else np.nan
+
+
 def parameter_group_of(group: Group, schedule: Schedule) -> str | None:
     """The parameter group of a group's members in the schedule; None if its members belong to several."""
     names = {schedule.parameter_group.get(m.parameter, group.parameter_group) for m in group.members}
     return names.pop() if len(names) == 1 else (group.parameter_group if not names else None)
+
+
+def standing(group: Group) -> str:
+    """How far theory may be taken for a group, in words; "" where it holds without reserve."""
+    if group.status not in ("invariant", "jointly invariant"):
+        known = "not scale-invariant" if group.status == "not invariant" else "not known to be scale-invariant"
+        return f"reference only: {known}"
+    return "if invariant" if group.evidence == "guessed" else ""

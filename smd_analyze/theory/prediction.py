@@ -11,7 +11,7 @@ from smd_analyze.records.schedule import Schedule
 from smd_analyze.records.statistics import Statistics, UnitSeries
 from smd_analyze.theory import autoregression, sgd
 from smd_analyze.theory.autoregression import Floats
-from smd_analyze.theory.course import Course, course_of, parameter_group_of
+from smd_analyze.theory.course import Course, course_of, parameter_group_of, standing
 from smd_analyze.theory.geometry import angle_of_cosine
 from smd_analyze.theory.laws import Law
 from smd_analyze.theory.levels import Gradients, gradients_from_buffers, gradients_from_norms, level_at
@@ -84,10 +84,13 @@ def _equilibrium_angle(course: Course, i: int) -> tuple[float, str]:
     law, trouble, x = course.laws[j], course.trouble(j), course.decay_at(i)
     if trouble or isinstance(law, str):
         return np.nan, trouble
-    if course.decay[j] == 0:
+    if 0 in (course.decay[j], course.weight_decay[j]):
         return np.nan, NO_DECAY
-    if np.isnan(x):
-        return np.nan, "learning rate of a single step unknown"
+    if not x > 0:
+        unknown = (
+            "weight decay unknown" if np.isnan(course.weight_decay[j] + course.decay[j]) else "learning rate unknown"
+        )
+        return np.nan, "learning rate 0: no equilibrium" if x == 0 else unknown
     a = float(course.momentum[j])
     words = law.source
     number = float(sgd.momentum_number(x, a))
@@ -102,7 +105,7 @@ def _half_lives(course: Course, i: int) -> float:
     if isinstance(law, str) or course.trouble(i):
         return np.nan
     a, total = float(course.momentum[i]), float(course.decay[i])
-    if not course.counted:  # only the sum is known: leading order, 4 Σx_e or 2 Σx
+    if np.isnan(course.lengths[i]):  # only the sum is known: leading order, 4 Σx_e or 2 Σx
         return law.power * total * float(law.amplification(a)) / log(2)
     if total == 0 or np.isnan(course.rate_mean[i]):
         return 0.0 if total == 0 else np.nan
@@ -131,7 +134,7 @@ def _rows(group: Group, series: UnitSeries, outlook: Outlook, steps: tuple[int, 
         "half_lives": outlook.half_lives,
     }
     basis = gradients.basis if gradients else "theory"
-    prefix = _standing(group)
+    prefix = standing(group)
     tails = [] if sums.all() else ["some weights are missing or not finite"]
     sources = [
         "; ".join(filter(None, [prefix, outlook.words[i], norm_words[i], expected_words, *tails])) for i in range(count)
@@ -146,13 +149,6 @@ def _rows(group: Group, series: UnitSeries, outlook: Outlook, steps: tuple[int, 
         },
         schema_overrides=SCHEMA,
     ).select(list(SCHEMA))
-
-
-def _standing(group: Group) -> str:
-    """How far theory may be taken for this group."""
-    if group.status not in ("invariant", "jointly invariant"):
-        return "reference only: not scale-invariant"
-    return "if invariant" if group.evidence == "guessed" else ""
 
 
 def _equilibrium_norms(group: Group, course: Course, gradients: Gradients | None) -> tuple[Floats, list[str]]:
@@ -183,7 +179,7 @@ def _equilibrium_norms(group: Group, course: Course, gradients: Gradients | None
             words[i] = (
                 "norm: from the saved momentum buffers, L = (1−α²)‖w‖²‖v⊥‖²"
                 if gradients.basis == "theory"
-                else "norm: extrapolated from how the norms moved nearby, L = (ΔS)/B of ‖w‖⁴"
+                else "norm: extrapolated from how ‖w‖⁴ moved in the nearest intervals, whose scatter gives low and high"
             )
     return out, words
 
@@ -220,16 +216,13 @@ def _expected_norms(
         scale = np.interp(place, np.log(ratio[0]), ratio[1][i]) if ratio else 1.0
         total = float(((y * scale) ** (1 / half)).sum())
         out[i] = sqrt(total) if total >= 0 else np.nan
-    how = {
-        2: "expected norm: mean map of ‖w‖² and v̂, assumes zero-mean gradients",
-        4: "expected norm: ‖w‖⁴ map with L "
-        + (
-            "from the buffers"
-            if gradients and gradients.basis == "theory"
-            else "fitted to all intervals (a fit, not a prediction)"
-        ),
-    }[law.power]
-    return out, how
+    if law.power == 2:
+        how = f"mean map of ‖w‖²{' and v̂' if ratio else ''}, assumes zero-mean gradients"
+    elif gradients and gradients.basis == "theory":
+        how = "‖w‖⁴ map with L from the buffers, constant over the run"
+    else:
+        how = "‖w‖⁴ map with one constant L fitted to all intervals (a fit, not a prediction)"
+    return out, f"expected norm: {how}"
 
 
 def _diffusion(series: UnitSeries, course: Course) -> Floats:
@@ -243,7 +236,7 @@ def _diffusion(series: UnitSeries, course: Course) -> Floats:
     out = np.full(count, np.nan)
     for i in range(1, count):
         law = course.laws[i]
-        if isinstance(law, str) or course.trouble(i) or not course.counted:
+        if isinstance(law, str) or course.trouble(i) or np.isnan(course.lengths[i] + course.decay[i]):
             continue
         k, a = float(course.lengths[i]), float(course.momentum[i])
         x = float(course.decay[i]) / k
@@ -253,8 +246,9 @@ def _diffusion(series: UnitSeries, course: Course) -> Floats:
         rho = law.equilibrium_cosine(x, a) if x > 1e-12 else 1.0
         kept = autoregression.correlation(*law.autoregression(x, a), rho + slope * (1 - law.angle_share(a)) / 2, k)
         norms = sqrt(float(before.sum()) * float(after.sum())) if np.isfinite(before + after).all() else np.nan
-        if norms > 0:
-            out[i] = float(angle_of_cosine(np.asarray((kept * before).sum() / norms)))
+        cosine = float((kept * before).sum()) / norms if norms > 0 else np.nan
+        if cosine < 1 + 1e-9:  # larger: the norm fell faster than zero-mean gradients allow
+            out[i] = float(angle_of_cosine(np.asarray(cosine)))
     return out
 
 
@@ -265,7 +259,7 @@ def _nullable(values: Floats) -> list[float | None]:
 def _empty(group: Group, steps: tuple[int, ...], reason: str) -> pl.DataFrame:
     """Rows without numbers, with the reason."""
     count = len(steps)
-    words = "; ".join(filter(None, [_standing(group), reason]))
+    words = "; ".join(filter(None, [standing(group), reason]))
     columns = {name: [None] * count for name in SCHEMA}
     columns |= {"group": [group.name] * count, "step": list(steps), "source": [words] * count}
     return pl.DataFrame(columns, schema=SCHEMA)

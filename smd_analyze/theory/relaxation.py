@@ -33,7 +33,7 @@ def one_step(law: Law, rate: Floats, decay: Floats, momentum: float) -> tuple[Fl
 def interval_map(course: Course, i: int) -> tuple[float, float, float]:
     """Φ, B and C of interval i (see the module), NaN where the schedule or the law is unknown."""
     law = course.laws[i]
-    if isinstance(law, str) or course.trouble(i) or np.isnan(course.rate_mean[i]):
+    if isinstance(law, str) or course.trouble(i) or np.isnan(course.rate_mean[i] + course.decay[i]):
         return np.nan, np.nan, np.nan
     rates, decays, counts = course.pieces(i)
     factor, source, noise = one_step(law, rates, decays, float(course.momentum[i]))
@@ -135,9 +135,9 @@ def correction(course: Course, phi: Floats, b: Floats) -> tuple[Floats, Floats] 
     Returns (grid of ‖w₀‖²/√L or ‖w₀‖²/d [G], ratio [T, G]), or None where it is not worth it (no decay, A small) or not
     possible (unknown intervals or β₂, step counts unknown, changing optimizer, more than LOOPED steps).
     """
-    laws, total = set(course.laws[1:]), course.steps[-1] - course.steps[0]
+    laws, total = set(course.laws[1:]), course.lengths[1:].sum()
     law = course.laws[1] if len(course.laws) > 1 else ""
-    if isinstance(law, str) or len(laws) > 1 or not course.counted or total > LOOPED or np.isnan(phi[1:]).any():
+    if isinstance(law, str) or len(laws) > 1 or not total <= LOOPED or np.isnan(phi[1:]).any():
         return None
     if not (course.decay[1:] > 0).any():
         return None

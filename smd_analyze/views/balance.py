@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -58,7 +59,7 @@ def _ratios(row: Row) -> dict[str, tuple[float, float | None, float | None]]:
     return found
 
 
-def _dots(ax: Axes, rows: Sequence[Row]) -> dict[str, object]:
+def _dots(ax: Axes, rows: Sequence[Row]) -> dict[str, Artist]:
     used = {}
     for place, row in enumerate(rows):
         for name, (value, low, high) in _ratios(row).items():
@@ -82,7 +83,7 @@ def _dots(ax: Axes, rows: Sequence[Row]) -> dict[str, object]:
     return used
 
 
-def _strips(ax: Axes, rows: Sequence[Row]) -> dict[str, object]:
+def _strips(ax: Axes, rows: Sequence[Row]) -> dict[str, Artist]:
     """One row for each kind of layers, a dot for each layer: implied above, measured below the row's line."""
     used = {}
     shared = _kinds(rows)

@@ -114,9 +114,8 @@ def figure(shown: Sequence[Panel], title: str, x: str, y: str, sharey: bool = Fa
     for index, panel in enumerate(shown):
         first = found[0] if found else None
         ax = drawn.add_subplot(down, across, index + 1, sharex=first, sharey=first if sharey else None)
-        ax.set_title(panel.title, fontsize=9, loc="left", pad=3)
+        ax.set_title(panel.title, fontsize=9, loc="left", pad=11 if panel.note else 3)
         if panel.note:
-            box = {"boxstyle": "square,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8}
             ax.annotate(panel.note, (0.985, 0.965), xycoords="axes fraction", ha="right", va="top", fontsize=7,
                         color="#606060", bbox=box, zorder=10)  # fmt: skip
         if index >= count - across:

@@ -1,7 +1,7 @@
 """One layer, from inputs through formulas to numbers: what `--explain LAYER` prints.
 
 Numbers are those of the report's tables. Where a formula is shown with numbers put in, its result stands beside what
-the table holds; it is worked out here for display alone, for the layer as a whole (tables are per unit, then summarised).
+the table holds; it is worked out here for display alone, for the layer as a whole (tables summarise its units).
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def _schedule(rows: pl.DataFrame) -> Iterator[str]:
     symbols = ("learning_rate_last", "η"), ("weight_decay", "λ"), ("momentum", "α"), ("beta1", "β₁"), ("beta2", "β₂")
     words += [f"{symbol} = {given(row[key])}" for key, symbol in symbols if present(row.get(key))]
     words += [word for key, word in (("nesterov", "Nesterov"), ("decoupled", "decoupled decay")) if row.get(key)]
-    yield f"steps {row['step_from']} to {row['step_to']}, parameter group {row['parameter_group']!r}: {', '.join(words)}"
+    where = f"steps {row['step_from']} to {row['step_to']}, parameter group {row['parameter_group']!r}"
+    yield f"{where}: {', '.join(words)}"
     ends = (row.get("sum_decay_low"), row.get("sum_decay_high"))
     yield f"Ση = {number(row['sum_learning_rate'])}, Σηλ = {interval(row['sum_decay'], *ends, digits=4)}"
     yield f"source: {row['source'] or MISSING}"
@@ -125,10 +126,12 @@ def _equilibrium(rows: pl.DataFrame, last: Row, facts: Row) -> Iterator[str]:
             x = rate * (1 - damping) * decay
             if damping:
                 yield f"dampening {given(damping)}: η stands for {given(rate)} × (1 − {given(damping)})"
-            yield f"ηλ = {given(rate * (1 - damping))} × {given(decay)} = {given(x)} per step, {_symbol(row)} = {given(a)}"
+            product = f"{given(rate * (1 - damping))} × {given(decay)} = {given(x)}"
+            yield f"ηλ = {product} per step, {_symbol(row)} = {given(a)}"
             yield from _angle_formula(row, x, a)
     if present(last.get("equilibrium_angular_update")):
-        yield f"the report holds {number(last['equilibrium_angular_update'], 4, MILLI)} mrad/step at step {last['step']}"
+        held = number(last["equilibrium_angular_update"], 4, MILLI)
+        yield f"the report holds {held} mrad/step at step {last['step']}"
     yield f"source: {last.get('source') or 'no prediction for this layer'}"
 
 
@@ -174,7 +177,8 @@ def _implied(report: Report, name: str, rows: pl.DataFrame) -> Iterator[str]:
             slope, share = 2 * math.log(last / first) / k, (1 - a) / (1 + a)
             over = "/(1−α)" if coupled else ""
             sym = _symbol(schedule)
-            yield f"ζ = (1−{sym})/(1+{sym}) = {number(share)}, x = Σηλ/k{over} = {number(x)}, ln(n₂/n₁)/k = {number(slope)}"
+            yield f"ζ = (1−{sym})/(1+{sym}) = {number(share)}, x = Σηλ/k{over} = {number(x)}"
+            yield f"ln(n₂/n₁)/k = {number(slope)}"
             square = share * (2 * x + slope)
             if square >= 0:
                 yield f"whole layer: θ₁ = {number(math.sqrt(square), 4, MILLI)} mrad/step, steps {start} to {stop}"
@@ -202,7 +206,8 @@ def _theory(last: Row, facts: Row) -> Iterator[str]:
     ends = last.get("equilibrium_norm_low"), last.get("equilibrium_norm_high")
     basis = f" ({last['norm_basis']})" if last.get("norm_basis") else ""
     yield f"equilibrium ‖w‖* = {interval(last['equilibrium_norm'], *ends, digits=4)}{basis}"
-    yield f"expected under the schedule E‖w‖ = {number(last['expected_norm'])}, found {number(facts.get('weight_norm'))}"
+    found = number(facts.get("weight_norm"))
+    yield f"expected under the schedule E‖w‖ = {number(last['expected_norm'])}, found {found}"
     yield f"half-lives of the relaxation passed: {number(last['half_lives'], 3)}"
 
 

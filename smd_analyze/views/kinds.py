@@ -6,13 +6,15 @@ import re
 from collections.abc import Iterable, Sequence
 
 _NUMBER = re.compile(r"\d+")
+_END = re.compile(r"(?<=[A-Za-z_])\d+(\.(weight|bias|kernel|embedding|gamma|beta|scale))?$")
 
 
 def skeleton(name: str) -> str:
-    """The name without its numbers, except for a number at its very end (conv1 and conv2 are two kinds)."""
-    end = re.search(r"(?<!\.)(?<!^)\d+$", name)
-    body, tail = (name[: end.start()], end.group()) if end else (name, "")
-    return _NUMBER.sub("#", body) + tail
+    """The name without its numbers, except for one at the very end of a word: conv1 and conv2 are two kinds."""
+    end = _END.search(name)
+    if end is None:
+        return _NUMBER.sub("#", name)
+    return _NUMBER.sub("#", name[: end.start()]) + name[end.start() :]
 
 
 def kinds(names: Iterable[str], most: int) -> dict[str, list[str]]:

@@ -10,10 +10,13 @@ from statistics import median
 from typing import Any
 
 from smd_analyze.views.kinds import kinds, label
-from smd_analyze.views.text import MISSING, counted, interval, number, present
+from smd_analyze.views.text import MISSING, compact, counted, number, present
 
 SCREEN = 30
 """Rows that a screen holds; more layers than this are shown kind by kind."""
+
+NARROW, WIDE = 96, 150
+"""Columns of a terminal below which fewer, and from which on more numbers are shown."""
 
 BASES = {"theory": "ᵗ", "extrapolated": "ˣ", "measured": "ᵐ", "stationary stretch": "ᵐ"}
 NUMBERS = re.compile(
@@ -32,10 +35,10 @@ class Column:
     digits: int = 4
 
 
-def columns(scale: float, unit: str, reference: bool, wide: bool) -> list[Column]:
-    """The numbers shown of each layer. `reference`: the layers are not invariant. `wide`: room for more."""
+def columns(scale: float, unit: str, reference: bool, width: int) -> list[Column]:
+    """The numbers of each layer that `width` columns have room for. `reference`: the layers are not invariant."""
     found = [Column("weight_norm", "‖w‖")]
-    if not reference:
+    if not reference and width >= NARROW:
         found.append(Column("level", "level\n‖w‖*"))
     equilibrium = "θ* refer.\n" if reference else "θ* equil.\n"
     found += [
@@ -43,13 +46,13 @@ def columns(scale: float, unit: str, reference: bool, wide: bool) -> list[Column
         Column("measured", f"θ₁ measured\n{unit}", scale, 3),
         Column("equilibrium", equilibrium + unit, scale, 3),
     ]
-    if wide:
+    if width >= WIDE:
         found += [
             Column("ratio", "θ₁/θ*", 1.0, 3),
             Column("equilibrium_index", "EI", 1.0, 3),
             Column("effective_learning_rate", "η/‖w‖²\n1/weight²", 1.0, 3),
         ]
-    if not reference:
+    if not reference and width >= NARROW:
         found.append(Column("half_lives", "half-\nlives", 1.0, 3))
     return found
 
@@ -78,7 +81,7 @@ def words(value: Any) -> str:
 def _cell(row: Row, column: Column) -> str:
     value = row.get(column.name)
     low, high = row.get(f"{column.name}_low"), row.get(f"{column.name}_high")
-    text = interval(value, low, high, column.scale, column.digits)
+    text = compact(value, low, high, column.scale, column.digits)
     return text + BASES.get(row.get("level_basis") or "", "") if column.name == "level" and present(value) else text
 
 

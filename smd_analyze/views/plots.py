@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -77,7 +78,10 @@ def angular_updates(report: Report) -> Figure:
             _lines(ax, by_norms, "step_to", "angular_update", panel, color, "implied by the norms", used, steps=True)
             _markers(ax, independent, panel, used)
             name = "equilibrium: reference only" if panel.reference else "equilibrium"
-            line = {"color": GREY if panel.reference else EQUILIBRIUM, "ls": ":" if panel.reference else "--"}
+            line: dict[str, Any] = {
+                "color": GREY if panel.reference else EQUILIBRIUM,
+                "ls": ":" if panel.reference else "--",
+            }
             for step, value in _per_step(report.predictions, "equilibrium_angular_update", panel):
                 used.setdefault(name, ax.plot(step, value, drawstyle="steps-pre", lw=1.3, zorder=7, **line)[0])
             _learning_rate(ax, report, panel, used)

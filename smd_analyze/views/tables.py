@@ -14,12 +14,11 @@ from smd_analyze.views.findings import print_findings
 from smd_analyze.views.grid import grid
 from smd_analyze.views.inventory import print_groups, print_run
 from smd_analyze.views.layers import BASES, SCREEN, Column, Row, columns, rows_of
-from smd_analyze.views.text import angle_scale, counted, fold, shorten
+from smd_analyze.views.text import angle_scale, counted, fold, present, shorten
 
 __all__ = ["console", "print_findings", "print_groups", "print_report", "print_run"]
 
 PIPED = 100  # columns of a table that goes to a file or a pipe
-WIDE = 150  # columns of a terminal from which on more numbers are shown
 STATE = 20  # columns that the words of a state get at least, if a long name asks for room
 BASIS_WORDS = {"ᵗ": "from theory", "ˣ": "extrapolated from the same norms", "ᵐ": "measured where it is stationary"}
 REFERENCE = "Not scale-invariant weights: theory as reference only"
@@ -50,11 +49,10 @@ def print_report(report: Report, console: Console, *, verbose: int = 0) -> None:
     step = report.provenance.get("step_unit", "optimizer steps")
     if step not in ("optimizer steps", ""):
         unit = unit.replace("step", step.removesuffix("s"))
-    wide = console.width >= WIDE
     if invariant:
-        _print_layers(console, invariant, columns(scale, unit, False, wide), bool(verbose), None)
+        _print_layers(console, invariant, columns(scale, unit, False, console.width), bool(verbose), None)
     if others:
-        _print_layers(console, others, columns(scale, unit, True, wide), bool(verbose), REFERENCE)
+        _print_layers(console, others, columns(scale, unit, True, console.width), bool(verbose), REFERENCE)
     if not layers:
         console.print("No layer was analysed.")
         return
@@ -66,31 +64,37 @@ def print_report(report: Report, console: Console, *, verbose: int = 0) -> None:
 def _print_layers(
     console: Console, layers: Sequence[Row], shown: Sequence[Column], every: bool, title: str | None
 ) -> None:
+    shown = [column for column in shown if any(present(row[column.name]) for row in layers)]
     rows = rows_of(layers, shown, every)
+    states = {state for _, _, state in rows}
+    common = next(iter(states)) if title and len(rows) > 1 and len(states) == 1 else ""
     if title:
         console.print(Text(title, style="bold"))
+    if common:
+        console.print(Text(f"all: {common}"))
     widths = [
         max(len(line) for text in (column.head, *(cells[i] for _, cells, _ in rows)) for line in text.split("\n"))
         for i, column in enumerate(shown)
     ]
     room = console.width - sum(widths) - 2 * (len(widths) + 1)
     longest = max(len(group.partition("\n")[0]) for group, _, _ in rows)
-    name = min(longest, max(14, room - STATE))
+    name = min(longest, max(14, room - (0 if common else STATE)))
     guessed = {row["group"] for row in layers if row["evidence"] == "guessed"}
     lines = []
     for group, cells, state in rows:
         first, _, second = group.partition("\n")
         short = f"{fold(first, name)}\n{second}" if second else shorten(first, name)
-        lines.append([Text(short, style="italic" if group in guessed else ""), *cells, state])
+        line = [Text(short, style="italic" if group in guessed else ""), *cells]
+        lines.append(line if common else [*line, state])
     heads = [column.head for column in shown]
-    console.print(grid(["layer", *heads, "state"], heads, lines))
+    console.print(grid(["layer", *heads] + ([] if common else ["state"]), heads, lines))
     console.print()
 
 
 def _legend(layers: Sequence[Row], invariant: Sequence[Row], every: bool) -> Iterable[str]:
     yield (
         "θ₁ angular update: implied by the norms (an identity), or measured (independent of them); "
-        "θ* its value at equilibrium; – no number."
+        "θ* its value at equilibrium; ± the wider side of the interval; – no number (columns without any are left out)."
     )
     used = {BASES[row["level_basis"]] for row in invariant if row["level_basis"] in BASES}
     if used:

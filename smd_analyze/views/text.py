@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 MISSING = "–"
@@ -34,18 +35,39 @@ def given(value: Any) -> str:
 
 def interval(value: Any, low: Any, high: Any, scale: float = 1.0, digits: int = 3) -> str:
     """`1.45±0.03`, or `1.45 −0.02 +0.09` where the interval is not symmetric; the value alone where there is none."""
-    if not present(value) or not present(low) or not present(high):
+    sides = _sides(value, low, high, scale)
+    if sides is None:
         return number(value, digits, scale)
-    below, above = (value - low) * scale, (high - value) * scale
-    widest = max(below, above)
-    if widest <= 0:
+    widest = max(sides)
+    places = min(10, _places(widest))
+    if min(sides) > 0.8 * widest:
+        return f"{value * scale:.{places}f}±{widest:.{places}f}"
+    return f"{value * scale:.{places}f} −{sides[0]:.{places}f} +{sides[1]:.{places}f}"
+
+
+def compact(value: Any, low: Any, high: Any, scale: float = 1.0, digits: int = 3) -> str:
+    """`1.45±0.09`, the wider side of the interval, however lopsided it is: for a narrow column."""
+    sides = _sides(value, low, high, scale)
+    if sides is None:
         return number(value, digits, scale)
-    lead, _, exponent = f"{widest:.1e}".partition("e")  # two digits of an uncertainty that starts with 1 or 2, else one
-    places = min(10, max(0, 1 - int(exponent) - (lead[0] not in "12")))
-    shown = f"{value * scale:.{places}f}"
-    if min(below, above) > 0.8 * widest:
-        return f"{shown}±{widest:.{places}f}"
-    return f"{shown} −{below:.{places}f} +{above:.{places}f}"
+    places = _places(max(sides))
+    if places > 4:
+        return f"{value * scale:.1e}±{max(sides):.0e}".replace("e-0", "e-")
+    return f"{value * scale:.{places}f}±{max(sides):.{places}f}"
+
+
+def _sides(value: Any, low: Any, high: Any, scale: float) -> tuple[float, float] | None:
+    """How far the interval reaches below and above, or None where there is none."""
+    if not (present(value) and present(low) and present(high)):
+        return None
+    sides = (value - low) * scale, (high - value) * scale
+    return sides if max(sides) > 0 else None
+
+
+def _places(uncertainty: float) -> int:
+    """Decimals that show two digits of an uncertainty that starts with 1 or 2, else one."""
+    lead, _, exponent = f"{uncertainty:.1e}".partition("e")
+    return max(0, 1 - int(exponent) - (lead[0] not in "12"))
 
 
 def shorten(name: str, width: int) -> str:
@@ -59,7 +81,7 @@ def shorten(name: str, width: int) -> str:
 def fold(name: str, width: int) -> str:
     """The name on as many lines as it needs, broken at its dots; a part that is still too long is shortened."""
     lines = [""]
-    for part in name.replace(".", "\0.").split("\0"):
+    for part in re.split(r"(?<!\.)(?=\.[^.])", name):
         if lines[-1] and len(lines[-1]) + len(part) > width:
             lines.append("")
         lines[-1] += part

@@ -106,11 +106,15 @@ def test_schedule_is_that_of_the_training(run_and_report: tuple[str, Report]):
     rows = report.schedule.filter(pl.col("parameter_group").is_in(list(groups)))
     assert rows.height == len(t["checkpoint_step"]) - 1
     for r in rows.iter_rows(named=True):
-        rates = t["learning_rate"][r["step_from"] + 1 : r["step_to"] + 1]
-        # warm-up and cosine are known at logged steps and checkpoints only
-        near = 1e-6 if run == "resnet_sgdm" else (0.02 if r["step_from"] >= 150 else 0.1)
+        start, stop = r["step_from"], r["step_to"]
+        rates = t["learning_rate"][start + 1 : stop + 1]
+        # the drop follows from counts of epochs; warm-up and cosine are known at logged steps and checkpoints only
+        near = 0.02 if run == "qknorm_adamw" else 1e-6
         assert r["sum_learning_rate"] == pytest.approx(rates.sum(), rel=near)
         assert r["sum_decay"] == pytest.approx(rates.sum() * float(t["weight_decay"]), rel=near)
+        assert r["learning_rate_last"] == pytest.approx(rates[-1], rel=near)
+        if run == "resnet_sgdm":
+            assert r["sum_decay_low"] * (1 - 1e-6) <= rates.sum() * 1e-3 <= r["sum_decay_high"] * (1 + 1e-6)
 
 
 def test_norms_imply_the_angular_update_of_sgd(resnet: Report):
@@ -125,7 +129,7 @@ def test_norms_imply_the_angular_update_of_sgd(resnet: Report):
 def test_measured_angular_updates_of_sgd_are_the_true_ones(resnet: Report, method: str):
     found = errors(resnet, truth("resnet_sgdm"), method, invariant(resnet))
     assert found.height >= 6 * (8 if method == "consecutive" else 60)
-    assert found["error"].to_numpy().max() < 0.02
+    assert found["error"].to_numpy().max() < 1e-4
     assert found["independent"].all()
 
 
@@ -133,7 +137,7 @@ def test_measured_angular_updates_of_adamw_are_the_true_ones(qknorm: Report):
     t = truth("qknorm_adamw")
     consecutive = errors(qknorm, t, "consecutive", invariant(qknorm))
     assert consecutive.height == 4 * 6
-    assert consecutive["error"].to_numpy().max() < 0.02
+    assert consecutive["error"].to_numpy().max() < 1e-4
     buffers = errors(qknorm, t, "buffer", invariant(qknorm))
     assert buffers.height >= 4 * 30
     assert buffers["error"].to_numpy().max() < 0.10

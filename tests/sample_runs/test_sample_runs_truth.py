@@ -104,7 +104,7 @@ def test_resnet_files_say_what_the_trainer_did():
         decayed, spared = state["optimizer"]["param_groups"]
         assert decayed["lr"] == pytest.approx(0.1 if step < drop else 0.02)
         assert (decayed["weight_decay"], spared["weight_decay"]) == (LAMBDA, 0.0)
-        assert len(state["optimizer"]["state"]) == (0 if step == 0 else 7 + 12 + 2)
+        assert len(state["optimizer"]["state"]) == (0 if step == 0 else 7 + 12 + 1)
         assert state["scheduler"]["last_epoch"] == state["epoch"] == step // 32
     assert t["learning_rate"][drop] == 0.1
     assert t["learning_rate"][drop + 1] == pytest.approx(0.02)

@@ -1,4 +1,4 @@
-"""Reports made up from the theory, with every kind of layer and gap that a real one has: for tests of files and views."""
+"""Reports made up from the theory, with every kind of layer and gap that a real one has, to test files and views."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ def layer_names(layers: int) -> list[str]:
     stages = 3 if layers <= 20 else 4
     blocks = math.ceil((layers - 2) / (2 * stages))
     inner = [
-        f"layer{stage + 1}.{block}.conv{conv + 1}" for stage in range(stages) for block in range(blocks) for conv in (0, 1)
+        f"layer{stage + 1}.{block}.conv{conv + 1}"
+        for stage in range(stages)
+        for block in range(blocks)
+        for conv in (0, 1)
     ]
     return ["conv1", *inner[: layers - 2], "fc"]
 
@@ -313,7 +316,8 @@ def _schedule(steps: list[int], rates: list[float]) -> list[dict[str, Any]]:
 def _fits(names: list[str]) -> list[dict[str, Any]]:
     row = {"quantity": "relaxation_rate", "value": 2e-3, "low": 1.8e-3, "high": 2.3e-3, "level": 0.95}
     return [
-        row | {"group": name, "unit": None, "method": "AR(1)", "outcome": "settled", "advice": None} for name in names[:-1]
+        row | {"group": name, "unit": None, "method": "AR(1)", "outcome": "settled", "advice": None}
+        for name in names[:-1]
     ]
 
 
@@ -341,23 +345,29 @@ def _schema(numbers: str, words: str = "", integers: str = "", booleans: str = "
 
 
 _ORDER = (
-    "group role status evidence granularity units numel parameter_group weight_norm level level_basis implied "
-    "implied_low implied_high measured measured_low measured_high equilibrium ratio ratio_low ratio_high half_lives "
-    "equilibrium_index equilibrium_index_low equilibrium_index_high effective_learning_rate state advice"
-).split()
-_WORDS = "group role status evidence granularity parameter_group level_basis state advice".split()
+    "group", "role", "status", "evidence", "granularity", "units", "numel", "parameter_group", "weight_norm", "level",
+    "level_basis", "implied", "implied_low", "implied_high", "measured", "measured_low", "measured_high",
+    "equilibrium", "ratio", "ratio_low", "ratio_high", "half_lives", "equilibrium_index", "equilibrium_index_low",
+    "equilibrium_index_high", "effective_learning_rate", "state", "advice",
+)  # fmt: skip
+_WORDS = ["group", "role", "status", "evidence", "granularity", "parameter_group", "level_basis", "state", "advice"]
 LAYERS: dict[str, Any] = {
     name: pl.String if name in _WORDS else pl.Int64 if name in ("units", "numel") else pl.Float64 for name in _ORDER
 }
 SETTINGS = {
     name: pl.Int64 if name == "step" else pl.Float64 if name == "value" else pl.String
-    for name in "step parameter_group name value text kind source applies".split()
+    for name in ["step", "parameter_group", "name", "value", "text", "kind", "source", "applies"]
 }
 STATISTICS = {"group": pl.String, "step": pl.Int64} | _schema("weight_norm rms_weight angle angle_from_first")
 STATISTICS["nonfinite"] = pl.Int64
-CLOCKS = _schema("decay_per_step decay_per_step_low decay_per_step_high", "clock parameter functional", "step_from step_to")
+CLOCKS = _schema(
+    "decay_per_step decay_per_step_low decay_per_step_high", "clock parameter functional", "step_from step_to"
+)
 UPDATES = _schema(
-    "angular_update angular_update_low angular_update_high", "group method", "step_from step_to steps_covered", "independent"
+    "angular_update angular_update_low angular_update_high",
+    "group method",
+    "step_from step_to steps_covered",
+    "independent",
 )
 PREDICTIONS = {"group": pl.String, "step": pl.Int64, "equilibrium_angular_update": pl.Float64} | _schema(
     "equilibrium_norm equilibrium_norm_low equilibrium_norm_high expected_norm expected_norm_low expected_norm_high "

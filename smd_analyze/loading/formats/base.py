@@ -29,7 +29,7 @@ class Document:
 class Format:
     """One way in which tensors lie in a file.
 
-    `matches(source)` looks at few bytes and runs nothing. `open(source, previous)` names the tensors without reading them;
+    `matches(source)` looks at few bytes and runs nothing. `open(source, previous)` names the tensors, reads none;
     `previous` is the last document of this format, whose tree is used again if the files have one layout.
     `requires` are the libraries that reading needs; recognising needs none.
     """

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from smd_analyze.loading.sources import Source
 
+NOT_YET = ": this format is not read yet; save the weights as safetensors or with torch.save"
+
 KINDS: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run `git lfs pull`"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras weights?): this format is not read yet; convert it with the library that wrote it to safetensors"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras weights?)" + NOT_YET),
     (b"GGUF", "a GGUF file: this format is not read yet; analyse the checkpoint that it was converted from"),
     (b"\x93NUMPY", "a single NumPy array: save all arrays of a checkpoint in one safetensors file"),
     (b"\x1f\x8b", "a gzip archive: unpack it first"),
     (b"(\xb5/\xfd", "a zstd archive: unpack it first"),
     (b"BZh", "a bzip2 archive: unpack it first"),
-    (b"\x12\x01\x00\x00\x00\x00\x00\x00", "an MXNet parameter file: this format is not read yet; convert it to safetensors"),
+    (b"\x12\x01\x00\x00\x00\x00\x00\x00", "an MXNet parameter file" + NOT_YET),
     (b"\x80\x06", "a pickle of an unknown protocol"),
 )  # fmt: skip
 ZIPS: tuple[tuple[str, str], ...] = (
-    ("model.weights.h5", "a Keras archive: this format is not read yet; save the weights as safetensors"),
-    ("models/model.json", "a torch.export archive (.pt2): this format is not read yet; save model.state_dict() with torch.save"),
+    ("model.weights.h5", "a Keras archive" + NOT_YET),
+    ("models/model.json", "a torch.export archive (.pt2)" + NOT_YET),
     ("policy.pth", "a Stable-Baselines3 archive: unpack it; policy.pth and policy.optimizer.pth in it are torch files"),
-    (".npy", "a NumPy .npz archive: this format is not read yet; save the arrays as safetensors"),
+    (".npy", "a NumPy .npz archive" + NOT_YET),
 )  # fmt: skip
 
 
@@ -42,11 +44,11 @@ def describe(source: Source) -> str:
     if name.endswith(".onnx"):
         return "an ONNX file: this format is not read yet; analyse the checkpoint that it was exported from"
     if name.endswith((".index", ".meta")) or ".data-0" in name:
-        return "part of a TensorFlow checkpoint: this format is not read yet; convert it to safetensors"
+        return "part of a TensorFlow checkpoint" + NOT_YET
     if name.endswith(".msgpack"):
-        return "a Flax msgpack file: this format is not read yet; convert it to safetensors"
+        return "a Flax msgpack file" + NOT_YET
     if name.endswith((".distcp",)):
-        return "part of a torch.distributed checkpoint: convert it with `python -m torch.distributed.checkpoint.format_utils dcp_to_torch`"
+        return "part of a torch.distributed checkpoint: convert it with torch.distributed.checkpoint.format_utils"
     if is_text(head):
         return "text, not a checkpoint"
     return "of no format that is read here (torch.save files, safetensors, Hugging Face folders, pickles of arrays)"

@@ -11,17 +11,19 @@ MAGIC = b"\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little") + b"."  # 
 
 
 def matches(source: Source) -> bool:
-    """A pickle of protocol 2 to 5 that is not torch's old format."""
+    """A pickle of protocol 2 to 5 that is neither torch's old format nor a safetensors header's length."""
     head = source.head
-    return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and head[2 : 2 + len(MAGIC)] != MAGIC
+    if head[4:9] == b"\0\0\0\0{":
+        return False
+    return (
+        head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and head[2 : 2 + len(MAGIC)] != MAGIC
+    )
 
 
 def open_document(source: Source, previous: Document | None) -> Document:
     """What was pickled, as data. A second pickle behind the first is not looked at."""
     calls = TensorCalls(source.path)
-    tree, _ = read_pickle(
-        source.read, 0, source.size, what=source.path, call=calls.call, resolve=calls.resolve
-    )
+    tree, _ = read_pickle(source.read, 0, source.size, what=source.path, call=calls.call, resolve=calls.resolve)
     return Document(source.path, FORMAT.name, calls.finish(tree), (source.file,))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -32,10 +33,10 @@ def format_of(source: Source) -> Format:
     return found[0]
 
 
-def open_document(source: Source, previous: Document | None) -> Document:
-    """The file as a Document; `previous` is used again where the layout is the same."""
+def open_document(source: Source, previous: Mapping[str, Document] | None = None) -> Document:
+    """The file as a Document; the `previous` one of its format is used again where the layout is the same."""
     form = format_of(source)
     missing = [name for name in form.requires if find_spec(name) is None]
     if missing:
         raise MissingLibrary(f"{source.path}: {form.name} files need {missing[0]}: pip install {' '.join(missing)}")
-    return form.open(source, previous if previous and previous.format == form.name else None)
+    return form.open(source, (previous or {}).get(form.name))

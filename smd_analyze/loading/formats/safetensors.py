@@ -1,4 +1,4 @@
-"""safetensors: header length, JSON header, raw little-endian tensors (huggingface/safetensors, README, section Format)."""
+"""safetensors: header length, JSON header, raw little-endian tensors (huggingface/safetensors, README, Format)."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def open_document(source: Source, previous: Document | None) -> Document:
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise DamagedFile(f"{source.path}: its header is not sound: {type(problem).__name__}: {problem}") from None
     ends = [e["data_offsets"][1] for n, e in entries.items() if n != "__metadata__"]
-    if 8 + length + max(ends, default=0) != source.size:
+    described = 8 + length + max(ends, default=0)
+    if described != source.size:
         raise DamagedFile(
-            f"{source.path}: the header describes {8 + length + max(ends, default=0)} bytes, the file has {source.size}: "
-            "truncated, or still being written"
+            f"{source.path}: the header describes {described} bytes, the file has {source.size}: truncated, or being written"
         )
     return Document(source.path, FORMAT.name, tree, (source.file,), fingerprint)
 

@@ -1,7 +1,7 @@
 """torch.save before 1.6: five pickles one after the other, then the storages' raw elements.
 
-Source: torch/serialization.py `_legacy_save`: magic number, protocol, system, the object, storage keys; then for each key
-its number of elements (int64) and the elements.
+Source: torch/serialization.py `_legacy_save`: magic number, protocol, system, the object, storage keys; then for each
+key its number of elements (int64) and the elements.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def matches(source: Source) -> bool:
 
 
 def open_document(source: Source, previous: Document | None) -> Document:
-    """What was saved, with Places for tensors. The pickle is walked twice: storages stand behind what refers to them."""
+    """What was saved, with Places for tensors. The pickle is walked twice: storages stand behind their users."""
     at, what = 0, source.path
     for name in ("magic number", "protocol", "system"):
         value, at = read_pickle(source.read, at, source.size, what=what)

@@ -45,7 +45,9 @@ def open_document(source: Source, previous: Document | None) -> Document:
                 stored[short] = (data_start(source, name, member), member.size)
     start, size = stored["data.pkl"]
     if "byteorder" in stored and source.read(stored["byteorder"][0], sum(stored["byteorder"])) != b"little":
-        raise DamagedFile(f"{source.path}: written on a big-endian machine; load and save it again on a little-endian one")
+        raise DamagedFile(
+            f"{source.path}: written on a big-endian machine; load and save it again on a little-endian one"
+        )
     pickled = source.read(start, start + size)
     fingerprint = (pickled, stored)
     if previous and previous.fingerprint == fingerprint:

@@ -1,4 +1,4 @@
-"""Simulated runs with known truth: squared norms of scale-invariant units under SGD with momentum, and their records."""
+"""Simulated runs of known truth: squared norms of scale-invariant units under SGD with momentum, and their records."""
 
 import numpy as np
 import polars as pl
@@ -11,7 +11,17 @@ SCALE = 0.05  # weight decay of the simulations
 
 
 def chain(
-    steps, rates, units, momentum=0.9, decay=SCALE, scale=None, start=1.0, noise=0.5, seed=0, dimension=4096, decoupled=False
+    steps,
+    rates,
+    units,
+    momentum=0.9,
+    decay=SCALE,
+    scale=None,
+    start=1.0,
+    noise=0.5,
+    seed=0,
+    dimension=4096,
+    decoupled=False,
 ):
     """n = ‖w‖² [len(steps), units] of the exact chain (n, <w,v>, ‖v‖²) for tangent gradients with E‖g̃‖² = scale[t].
 
@@ -64,7 +74,9 @@ def statistics(steps, found):
     return Statistics(steps, tuple(found), table, series.__getitem__)
 
 
-def schedule(steps, rates, decay=SCALE, momentum=0.9, optimizer="sgd", names=("all",), parameters=("conv1.weight",), **more):
+def schedule(
+    steps, rates, decay=SCALE, momentum=0.9, optimizer="sgd", names=("all",), parameters=("conv1.weight",), **more
+):
     """The schedule table of known learning rates, one row per interval and parameter group."""
     rows = []
     for name in names:
@@ -82,7 +94,13 @@ def schedule(steps, rates, decay=SCALE, momentum=0.9, optimizer="sgd", names=("a
                 "decoupled": optimizer != "sgd", "source": "test",
             } | more  # fmt: skip
             rows.append(row)
-    kinds = {"beta1": pl.Float64, "beta2": pl.Float64, "eps": pl.Float64, "sum_decay": pl.Float64, "momentum": pl.Float64}
+    kinds = {
+        "beta1": pl.Float64,
+        "beta2": pl.Float64,
+        "eps": pl.Float64,
+        "sum_decay": pl.Float64,
+        "momentum": pl.Float64,
+    }
     table = pl.DataFrame(rows, schema_overrides=kinds | {"weight_decay": pl.Float64, "optimizer": pl.String})
     return Schedule(table, dict.fromkeys(parameters, names[0]), "optimizer steps")
 

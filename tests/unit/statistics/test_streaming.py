@@ -1,5 +1,8 @@
 """The whole pass against numpy in float64."""
 
+import os
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from handmade_runs import (
@@ -133,8 +136,6 @@ def test_bytes_that_lie_at_odd_places_are_read_right(tmp_path):
         path = tmp_path / f"{t}.bin"
         tensors = write(path, arrays)
         path.write_bytes(b"xyz" + path.read_bytes())
-        from dataclasses import replace
-
         moved = {
             n: replace(x, extent=replace(x.extent, offset=x.extent.offset + 3)) for n, x in tensors.items() if x.extent
         }
@@ -199,8 +200,6 @@ def test_a_cut_file_costs_its_checkpoint_and_no_more(tmp_path):
 
 
 def test_a_file_that_ends_too_early_without_known_identity(tmp_path):
-    from dataclasses import replace
-
     values = history()
     run = write_run(tmp_path, values)
     run = replace(run, checkpoints=tuple(replace(c, identity={}) for c in run.checkpoints))
@@ -210,6 +209,24 @@ def test_a_file_that_ends_too_early_without_known_identity(tmp_path):
     assert stats.table["weight_norm"].null_count() == len(GROUPS)  # what was read before the end is not kept either
     assert np.isnan(stats.units("conv").vv[2]).all()
     assert [f.code for f in stats.findings] == ["truncated-file"]
+
+
+def test_a_file_that_is_written_while_we_read_is_left_out(tmp_path):
+    values = history()
+    run = write_run(tmp_path, values)
+    path = tmp_path / "step0020.safetensors"
+
+    def touch(done, _what):
+        if done > 0.5:
+            os.utime(path, ns=(1, 1))
+
+    stats = measure(run, groups_of(), Memory(), chunk_bytes=300, progress=touch)
+    assert [(f.code, f.where) for f in stats.findings] == [("changed-file", str(path))]
+    rows = stats.table.filter(group="conv")
+    assert rows["weight_norm"].is_null().to_list() == [False, False, True, False, False]
+    assert rows["angle"].is_null().to_list() == [True, False, True, True, False]
+    assert np.isnan(stats.units("conv").vv).all(axis=1).tolist() == [False, False, True, False, False]
+    assert np.isnan(stats.units("conv").dd).all(axis=1).tolist() == [True, False, True, True, False]
 
 
 def test_a_file_that_is_gone_is_a_finding(tmp_path):
@@ -302,3 +319,33 @@ def test_one_checkpoint_alone_has_norms(tmp_path):
     stats = measure(write_run(tmp_path, values), groups_of(), Memory())
     assert stats.table["weight_norm"].null_count() == 0
     assert stats.table["angle"].null_count() == len(GROUPS)
+
+
+def test_many_frozen_tensors_are_one_finding(tmp_path):
+    values = history()
+    frozen = [{**values[0], "conv": h["conv"]} for h in values]
+    (finding,) = measure(write_run(tmp_path, frozen), groups_of(), Memory()).findings
+    assert finding.code == "frozen"
+    assert finding.message.startswith("5 tensors are the same")
+
+
+def test_an_empty_tensor_is_said_and_not_measured(tmp_path):
+    stored = [{**h, "empty": np.zeros((0, 3), np.float32)} for h in history()]
+    groups = (*groups_of(), group_of("empty", [("empty", 0, 0, 0)], 1, 0))
+    stats = measure(write_run(tmp_path, stored), groups, Memory())
+    assert [(f.code, f.where) for f in stats.findings] == [("not-measured", "empty")]
+    assert stats.table.filter(group="empty")["weight_norm"].null_count() == 5
+
+
+def test_the_table_has_the_settled_columns_and_types(tmp_path):
+    table = measure(write_run(tmp_path, history(2)), groups_of(), Memory()).table
+    assert {name: str(kind) for name, kind in table.schema.items()} == {
+        "group": "String",
+        "step": "Int64",
+        "weight_norm": "Float64",
+        "rms_weight": "Float64",
+        "angle": "Float64",
+        "angle_from_first": "Float64",
+        "nonfinite": "Int64",
+    }
+    assert not any(table[name].is_nan().any() for name in ("weight_norm", "rms_weight", "angle", "angle_from_first"))

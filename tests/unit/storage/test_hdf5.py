@@ -1,4 +1,3 @@
-import os
 import stat
 from dataclasses import replace
 
@@ -6,8 +5,6 @@ import h5py
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from synthetic_report import empty_report, make_report
 
 from smd_analyze.errors import CannotWrite, DamagedFile, NothingToAnalyse, UnknownFormat
@@ -73,38 +70,6 @@ def test_a_loaded_report_can_be_saved_over_itself(tmp_path):
     assert again.units("fc") is not None
 
 
-def frames():
-    texts = st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=4)
-    columns = {
-        "words": (pl.String, texts),
-        "numbers": (pl.Float64, st.none() | st.floats(allow_nan=False)),
-        "counts": (pl.Int64, st.none() | st.integers(-(2**63) + 1, 2**63 - 1)),
-        "small": (pl.UInt8, st.integers(0, 255)),
-        "flags": (pl.Boolean, st.none() | st.booleans()),
-        "single": (pl.Float32, st.none() | st.floats(width=32, allow_nan=False)),
-        "lists": (pl.List(pl.String), st.none() | st.lists(st.text("ab/,\"'", max_size=3), max_size=3)),
-        "shapes": (pl.List(pl.Int64), st.none() | st.lists(st.integers(0, 9), max_size=3)),
-        "nothing": (pl.Null, st.none()),
-    }
-    return st.integers(0, 6).flatmap(
-        lambda rows: st.fixed_dictionaries(
-            {name: st.lists(values, min_size=rows, max_size=rows) for name, (_, values) in columns.items()}
-        ).map(lambda data: pl.DataFrame(data, schema={name: dtype for name, (dtype, _) in columns.items()}))
-    )
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(frame=frames())
-def test_any_column_comes_back_as_it_was(tmp_path, frame):
-    keyed = frame.with_columns(
-        pl.Series("group", [f"g{i % 2}" for i in range(frame.height)], dtype=pl.String),
-        pl.Series("step", [100 - i // 2 for i in range(frame.height)], dtype=pl.Int64),
-    )
-    report = replace(empty_report(), layers=frame, predictions=keyed)
-    save(report, tmp_path / "report.h5")
-    assert_same(load(tmp_path / "report.h5"), report)
-
-
 def test_only_types_that_netcdf_holds(tmp_path):
     save(make_report(8), tmp_path / "report.h5")
     kinds = set()
@@ -166,7 +131,7 @@ def test_a_failed_save_leaves_the_old_report_and_no_litter(tmp_path):
     with pytest.raises(CannotWrite, match="more than one row"):
         save(twice, path)
     assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["report.h5"]
+    assert [p.name for p in tmp_path.iterdir()] == ["report.h5"]
 
 
 def test_places_that_cannot_be_written_are_named(tmp_path):
@@ -177,7 +142,7 @@ def test_places_that_cannot_be_written_are_named(tmp_path):
         with pytest.raises(CannotWrite, match=str(path)[-20:]):
             check_writable(path)
     check_writable(tmp_path / "report.h5")
-    assert os.listdir(tmp_path) == []
+    assert [p.name for p in tmp_path.iterdir()] == []
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
@@ -189,7 +154,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
             save(make_report(8), tmp_path / "report.h5")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert os.listdir(tmp_path) == []
+    assert [p.name for p in tmp_path.iterdir()] == []
 
 
 def test_a_link_keeps_pointing_and_rights_are_those_of_any_new_file(tmp_path):

@@ -1,5 +1,4 @@
 import gc
-import os
 import subprocess
 import sys
 
@@ -39,7 +38,7 @@ def test_nothing_is_left_in_the_folder(tmp_path):
     other = open_store(tmp_path / "report.h5")
     del other
     gc.collect()
-    assert os.listdir(tmp_path) == []
+    assert [p.name for p in tmp_path.iterdir()] == []
 
 
 def test_nothing_is_left_when_the_process_is_killed(tmp_path):
@@ -49,7 +48,7 @@ def test_nothing_is_left_when_the_process_is_killed(tmp_path):
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
-    assert os.listdir(tmp_path) == []
+    assert [p.name for p in tmp_path.iterdir()] == []
 
 
 def test_an_existing_report_is_left_alone(tmp_path):
@@ -68,3 +67,21 @@ def test_groups_without_steps_or_units():
     store = open_store()
     store.put("weights", "a", 0, 0, np.ones((3, 2, 0)))
     assert store.get("weights", "a").shape == (3, 2, 0)
+
+
+def test_a_full_disk_is_named(tmp_path):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    store = open_store(tmp_path / "report.h5")
+
+    def fill():
+        for first in range(0, 100_000, 10_000):
+            store.put("weights", "a", 100_000, first, np.ones((3, 10, 10_000)))
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, hard))
+    try:
+        with pytest.raises(CannotWrite, match=r"do not fit here .*TMPDIR"):
+            fill()
+        store.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -30,7 +30,7 @@ def simulate(
     etas, lam, steps, momentum=0.0, kind="sgd", start=1.0, gradient=1.0, units=16, elements=64, seed=0, dampening=0.0,
     beta2=0.999, save_direction=True,
 ):  # fmt: skip
-    """Train from ‖w‖ = `start`, L = `gradient` (numbers or per unit); save at `steps`. kind: sgd, nesterov, sgdw, adamw."""
+    """Train from ‖w‖ = `start`, L = `gradient` (one or per unit); save at `steps`. kind: sgd, nesterov, sgdw, adamw."""
     rng = np.random.default_rng(seed)
     w = rng.standard_normal((units, elements))
     w *= (np.broadcast_to(np.asarray(start, float), (units,)) / np.linalg.norm(w, axis=1))[:, None]

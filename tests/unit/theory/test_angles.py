@@ -160,3 +160,18 @@ def test_gaps_break_and_short_runs_are_noted(toy, statistics, schedule):
     assert "spacing under 5/(1−α) steps" in row["note"]
     single = toy(ETAS, 0.01, [7], 0.9)
     assert len(angular_updates(statistics((single.series, {})), schedule(ETAS, 0.01, [7]))) == 0
+
+
+def test_epochs(toy, statistics, schedule):
+    """Steps that count epochs: per optimizer step if the sums tell their length, else per recorded step, and said."""
+    run = toy(ETAS, 0.01, STEPS, 0.9, start=2.0)
+    stats = statistics((run.series, {}))
+    known = angular_updates(stats, schedule(ETAS, 0.01, STEPS, "sgd", 0.9, step_unit="epochs"))
+    direct = angular_updates(stats, schedule(ETAS, 0.01, STEPS, "sgd", 0.9))
+    assert set(known["method"]) == {"norms"}
+    assert rows(known, "norms") == rows(direct, "norms")
+    gone = dict.fromkeys(("sum_learning_rate", "learning_rate_first", "learning_rate_last", "weight_decay"))
+    clock = schedule(ETAS, 0.01, STEPS, "sgd", 0.9, step_unit="epochs", **gone)
+    found = rows(angular_updates(stats, clock), "norms")
+    assert all("length in optimizer steps is unknown" in row["note"] for row in found)
+    assert len(found) == len(STEPS) - 1

@@ -194,11 +194,37 @@ def test_standing_of_the_group_is_said(flat, statistics, schedule):
 
 
 def test_unknown_length_of_a_step(flat, statistics, schedule):
-    plan = schedule(ETAS, 0.01, [0, 100, 200], "sgd", 0.9, step_unit="epochs")
+    """Epochs of unknown length: what needs only η, λ and the sums is still there."""
+    gone = dict.fromkeys(("sum_learning_rate", "learning_rate_first", "learning_rate_last", "weight_decay"))
+    plan = schedule(ETAS, 0.01, [0, 100, 200], "sgd", 0.9, step_unit="epochs", **gone)
     table = predict(statistics((flat, {})), plan)
-    assert table["diffusion_angle"].null_count() == 3
     assert table["half_lives"][2] == pytest.approx(4 * 200 * 0.0005 / 0.1 / np.log(2))
+    for column in ("diffusion_angle", "equilibrium_angular_update", "equilibrium_norm"):
+        assert table[column].null_count() == 3
+    rates = schedule(ETAS, 0.01, [0, 100, 200], "sgd", 0.9, step_unit="epochs", sum_learning_rate=None, sum_decay=None)
+    table = predict(statistics((flat, {})), rates)
     assert table["equilibrium_angular_update"][1] == pytest.approx(np.sqrt(2 * 0.0005 / 1.9), rel=1e-3)
+
+
+def test_epochs_of_known_length_are_as_good_as_steps(toy, statistics, schedule):
+    run = toy(ETAS, 0.01, STEPS, 0.9, start=1.5)
+    plan = schedule(ETAS, 0.01, STEPS, "sgd", 0.9)
+    whole = predict(statistics((run.series, {})), plan)
+    epochs = [t // 100 for t in STEPS]
+    shorter = pl.col("step_from") // 100, pl.col("step_to") // 100
+    plan = replace(plan, table=plan.table.with_columns(*shorter), step_unit="epochs")
+    table = predict(statistics((replace(run.series, steps=np.array(epochs)), {})), plan)
+    for column in ("expected_norm", "equilibrium_norm", "diffusion_angle", "half_lives"):
+        np.testing.assert_allclose(table[column].drop_nulls(), whole[column].drop_nulls(), rtol=1e-9)
+
+
+def test_a_learning_rate_of_zero_has_no_equilibrium(flat, statistics, schedule):
+    for optimizer in ("sgd", "sgdw", "adamw"):
+        plan = schedule(ETAS, 0.01, [0, 100, 200], optimizer, 0.9, learning_rate_last=0.0)
+        table = predict(statistics((flat, {})), plan)
+        assert table["equilibrium_angular_update"].is_null().to_list() == [False, True, True]
+        assert "learning rate 0" in table["source"][1]
+        assert table["equilibrium_norm"].is_null().to_list() == [False, True, True]
 
 
 def test_members_of_different_parameter_groups_have_no_common_theory(flat, statistics, schedule):

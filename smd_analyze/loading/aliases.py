@@ -1,0 +1,178 @@
+"""Files that repeat a member of the sequence under a label (last, best), and files that belong to another run."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from smd_analyze.loading.frameworks.base import STEPS, Fact
+from smd_analyze.loading.sources import FileId
+from smd_analyze.loading.tensors import Place, read_place
+from smd_analyze.records.finding import Finding
+
+LABEL = re.compile(r"(^|[._\-/])(last|latest|best|final|recovery|current|resume|end)([._\-/]|$)", re.IGNORECASE)
+PROBES = 3  # tensors by which the angle between two files is judged
+LARGEST_PROBE = 1 << 18  # bytes
+LARGEST_COMPARED = 1 << 28  # bytes that are compared to be sure that two files hold the same
+FAR, VERY_FAR = 0.5, 1.2  # rad from the nearest checkpoint beyond which a file is suspected to be of another run
+MOST_NEIGHBOURS = 12
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Alike:
+    """What tells whether two checkpoints are the same, or at least of one run."""
+
+    name: str
+    path: str
+    link: str
+    files: tuple[FileId, ...]
+    parameters: Mapping[str, Place]
+    facts: tuple[Fact, ...]
+
+
+def is_label(name: str) -> bool:
+    """The last part of the path says which checkpoint it is by a word, not by a number."""
+    return LABEL.search(name.rpartition("/")[2]) is not None
+
+
+def label_of(name: str) -> str:
+    """The word for Run.aliases: last, best, …, else the file's stem."""
+    base = name.rpartition("/")[2]
+    found = LABEL.search(base)
+    return found[2].lower() if found else base.split(".")[0]
+
+
+def sort_out(
+    members: Sequence[T], rest: Sequence[T], of_members: Sequence[Alike], of_rest: Sequence[Alike]
+) -> tuple[list[T], dict[str, str], list[Finding]]:
+    """Members (a later "last" joins them), label → path of the repeated member, findings for the rest."""
+    kept = list(members)
+    aliases: dict[str, str] = {}
+    findings: list[Finding] = []
+    angles = Angles()
+    near = of_members[:: max(1, len(of_members) // MOST_NEIGHBOURS)]
+    for one, other in zip(rest, of_rest, strict=True):
+        where = other.path
+        if {n: p.shape for n, p in of_members[0].parameters.items()} != {
+            n: p.shape for n, p in other.parameters.items()
+        }:
+            findings.append(
+                Finding("stray-file", "note", where, "holds other tensors than the sequence: another model, left out")
+            )
+            continue
+        twin = next((m for m in of_members if same(m, other)), None)
+        if twin is not None:
+            label = label_of(other.name)
+            aliases[label if label not in aliases else other.name] = twin.path
+            findings.append(Finding("alias", "note", where, f"repeats {twin.name}: kept as a label, not as a step"))
+            continue
+        spread = angles.spread(near)
+        nearest = min(angles.between(m, other) for m in near)
+        if nearest > max(FAR, min(3 * spread, VERY_FAR), 1.2 * spread):
+            words = (
+                f"lies {np.degrees(nearest):.0f} degrees from the sequence's nearest checkpoint: another run, left out"
+            )
+            findings.append(Finding("stray-file", "warning", where, words, "Analyse it by itself."))
+        elif later(other, of_members):
+            kept.append(one)
+            findings.append(
+                Finding("later-label", "note", where, "is later than all numbered files and joins the sequence")
+            )
+        else:
+            words = "has the sequence's tensors but is none of its steps: left out"
+            findings.append(
+                Finding("stray-file", "note", where, words, "If it belongs there, give it the sequence's name pattern.")
+            )
+    return kept, aliases, findings
+
+
+def later(one: Alike, members: Sequence[Alike]) -> bool:
+    """A "last" or "final" whose own optimizer step is greater than that of every member, from one source."""
+    if label_of(one.name) not in ("last", "latest", "final", "end", "current"):
+        return False
+    for fact in one.facts:
+        if fact.unit == STEPS and not isinstance(fact.value, Place):
+            found = [next((f.value for f in m.facts if f.source == fact.source), None) for m in members]
+            steps = [s for s in found if isinstance(s, int | float)]
+            return len(steps) == len(members) and max(steps) < fact.value
+    return False
+
+
+def same(a: Alike, b: Alike) -> bool:
+    """One file by a link, or equal tensors. Cheap looks first: the steps they state, then a few tensors, then all."""
+    if b.link and os.path.realpath(a.path) == b.link:
+        return True
+    stated = {f.source: f.value for f in a.facts if f.unit == STEPS}
+    if any(f.source in stated and stated[f.source] != f.value for f in b.facts):
+        return False
+    names = probed(a)
+    if not names or any(differs(a, b, n) for n in names):
+        return False
+    rest, total = [n for n in a.parameters if n not in names], 0
+    for name in rest:
+        total += a.parameters[name].nbytes
+        if total > LARGEST_COMPARED:
+            break
+        if differs(a, b, name):
+            return False
+    return True
+
+
+def differs(a: Alike, b: Alike, name: str) -> bool:
+    """One tensor is not the same in both."""
+    x, y = read(a, name), read(b, name)
+    return not np.array_equal(x, y, equal_nan=x.dtype.kind == "f")
+
+
+def read(one: Alike, name: str) -> np.ndarray:
+    """The tensor's elements."""
+    place = one.parameters[name]
+    return read_place(place, one.files[place.file])
+
+
+def probed(one: Alike) -> list[str]:
+    """A few tensors of middle size; the same ones for checkpoints of one layout."""
+    fitting = [n for n, p in one.parameters.items() if 64 <= p.nbytes <= LARGEST_PROBE and len(p.shape) > 1]
+    fitting = fitting or [n for n, p in one.parameters.items() if p.nbytes <= LARGEST_PROBE]
+    fitting = fitting or sorted(one.parameters, key=lambda n: one.parameters[n].nbytes)[:1]
+    return sorted(fitting)[:: max(1, len(fitting) // PROBES)][:PROBES]
+
+
+class Angles:
+    """Angles between checkpoints, judged by a few tensors that are read once per checkpoint."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, list[np.ndarray]] = {}
+
+    def vectors(self, one: Alike) -> list[np.ndarray]:
+        """The probed tensors as unit vectors (float64); zeros for what has no direction."""
+        if one.path not in self.known:
+            found: list[np.ndarray] = []
+            for name in probed(one):
+                array = read(one, name)
+                flat = array.astype(np.float64).ravel() if array.dtype.kind == "f" else np.zeros(array.size)
+                norm = float(np.sqrt(np.square(flat).sum()))
+                found.append(flat / norm if 0 < norm < np.inf else np.zeros(array.size))
+            self.known[one.path] = found
+        return self.known[one.path]
+
+    def between(self, a: Alike, b: Alike) -> float:
+        """The largest angle between the same probed tensor of both, in radians; 0 if none has a direction."""
+        cosines = [
+            float(np.clip(x @ y, -1, 1))
+            for x, y in zip(self.vectors(a), self.vectors(b), strict=True)
+            if x.any() and y.any()
+        ]
+        return float(np.arccos(min(cosines, default=1.0)))
+
+    def spread(self, members: Sequence[Alike]) -> float:
+        """The largest angle of a member from its nearest neighbour."""
+        nearest = [min((self.between(a, b) for b in members if b is not a), default=0.0) for a in members]
+        return max(nearest, default=0.0)

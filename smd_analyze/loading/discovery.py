@@ -1,0 +1,261 @@
+"""load_run(): from a path to a Run. Finds the checkpoints, picks one sequence, orders it, says what is odd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from smd_analyze.errors import NothingToAnalyse, SmdError, UsageError
+from smd_analyze.loading.aliases import Alike, sort_out
+from smd_analyze.loading.folders import open_folder
+from smd_analyze.loading.formats.base import Document
+from smd_analyze.loading.formats.registry import open_document
+from smd_analyze.loading.frameworks.base import Fact
+from smd_analyze.loading.reading import Reading, read
+from smd_analyze.loading.sequences import Opened, consistent, pick_sequence, sequences_of
+from smd_analyze.loading.settings import logged_settings
+from smd_analyze.loading.sources import FileId, open_source
+from smd_analyze.loading.steps import Member, order
+from smd_analyze.loading.tensors import LazyTensors, Place, read_place
+from smd_analyze.loading.walk import Unit, find_units
+from smd_analyze.records.finding import Finding
+from smd_analyze.records.run import Applies, Checkpoint, Run
+
+LEFT_OUT = "It is left out."
+
+
+def load_run(
+    path: str | Path,
+    *,
+    weights: str = "live",
+    steps_per_epoch: float | None = None,
+    steps: str | None = None,
+    run: str | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> Run:
+    """Find the checkpoints under `path` (a folder, or one file) and order them. No tensor is read.
+
+    `weights` picks the copy that is analysed: "live", "ema" or "master". `steps_per_epoch` turns epochs into optimizer
+    steps. `steps="A:B"` keeps the checkpoints from step A to step B, both included. `run` names one of several
+    sequences in the tree. `include` and `exclude` are globs on parameter names.
+    Unreadable files are findings; NothingToAnalyse if nothing readable remains.
+    """
+    root = str(path)
+    if not Path(root).exists():
+        raise NothingToAnalyse(f"{root}: there is no such file or folder")
+    units, findings = find_units(root)
+    opened, unread = open_units(units, weights, strict=Path(root).is_file())
+    findings += unread
+    if not opened:
+        raise nothing(root, units, findings)
+    members, name, others = pick_sequence(opened, run, root)
+    findings += others
+    aliases: dict[str, str] = {}
+    if run is None or len(members) > 1:
+        taken = {id(o) for group in sequences_of(opened).values() for o in group} if len(members) > 1 else set()
+        taken |= {id(o) for o in members}
+        rest = [o for o in opened if id(o) not in taken]
+        members, aliases, notes = sort_out(members, rest, [alike(o) for o in members], [alike(o) for o in rest])
+        findings += notes
+    made = order([member_of(o) for o in members], root, steps_per_epoch)
+    ranked = sorted(range(len(members)), key=lambda i: (made.steps[i], members[i].unit.name))
+    members = [members[i] for i in ranked]
+    numbers = [made.steps[i] for i in ranked]
+    chosen = within(steps, numbers)
+    findings += [*made.findings, *shared_findings(members)]
+    readings, odd = consistent([members[i] for i in chosen], include, exclude)
+    findings += odd
+    checkpoints = build(members, chosen, numbers, readings)
+    return Run(root, checkpoints, made.ordered_by, made.unit, tuple(unique(findings)), groups_of(readings), aliases)
+
+
+def open_units(units: Sequence[Unit], weights: str, strict: bool) -> tuple[list[Opened], list[Finding]]:
+    """Read every unit. Documents of one layout share one tree and one Reading."""
+    opened: list[Opened] = []
+    findings: list[Finding] = []
+    previous: dict[str, tuple[Document, Reading]] = {}
+    for unit in units:
+        try:
+            document, beside = open_unit(unit, previous)
+            findings += beside
+            before = previous.get(document.format)
+            reading = before[1] if before and before[0].tree is document.tree else read(document, weights)
+            if before and before[1] is not reading:
+                reading = share(reading, before[1])
+            previous[document.format] = (document, reading)
+        except UsageError:
+            raise
+        except (SmdError, OSError) as problem:
+            if strict and isinstance(problem, SmdError):
+                raise
+            findings.append(unread(unit, problem))
+            continue
+        if reading.parameters:
+            opened.append(Opened(unit, document.format, document.files, reading))
+        elif strict:
+            raise NothingToAnalyse(
+                f"{unit.path}: holds no weights (floating point tensors outside an optimizer's state)"
+            )
+        else:
+            findings.append(Finding("no-weights", "note", unit.path, "holds no weights: left out"))
+    return opened, findings
+
+
+def open_unit(unit: Unit, previous: Mapping[str, tuple[Document, Reading]]) -> tuple[Document, list[Finding]]:
+    """One file or folder as a document."""
+    if unit.folder:
+        return open_folder(unit.path, unit.files, None)
+    with open_source(unit.path) as source:
+        return open_document(source, {f: d for f, (d, _) in previous.items() if not d.folder}), []
+
+
+def unread(unit: Unit, problem: Exception) -> Finding:
+    """A unit that could not be read, as a finding: the rest goes on."""
+    words = str(problem).removeprefix(f"{unit.path}: ")
+    code = {"UnknownFormat": "not-a-checkpoint", "DamagedFile": "damaged-file", "UnsafeFile": "unsafe-file"}
+    severity = "note" if type(problem).__name__ == "UnknownFormat" and "text, not" in words else "warning"
+    return Finding(code.get(type(problem).__name__, "unreadable-file"), severity, unit.path, words, LEFT_OUT)
+
+
+def share(reading: Reading, before: Reading) -> Reading:
+    """The same reading with mappings that equal the previous one's replaced by those: one copy for the sequence."""
+    same = {}
+    for name in ("parameters", "buffers", "variants", "optimizer_state", "parameter_groups"):
+        if getattr(reading, name) == getattr(before, name):
+            same[name] = getattr(before, name)
+    return replace(reading, **same)
+
+
+def nothing(root: str, units: Sequence[Unit], findings: Sequence[Finding]) -> NothingToAnalyse:
+    """The error for a folder without a readable checkpoint: what was seen, and what to do."""
+    if not units and not findings:
+        return NothingToAnalyse(f"{root}: holds no checkpoints (torch.save files, safetensors, Hugging Face folders)")
+    alike: dict[str, list[Finding]] = {}
+    for finding in findings:
+        alike.setdefault(finding.message, []).append(finding)
+    seen = []
+    for words, found in list(alike.items())[:4]:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        remedy = f" {found[0].remedy}" if found[0].remedy and found[0].remedy != LEFT_OUT else ""
+        seen.append(f"{Path(found[0].where).name}{more}: {words}.{remedy}")
+    return NothingToAnalyse(f"{root}: no checkpoint could be read. {' '.join(seen)}")
+
+
+def alike(one: Opened) -> Alike:
+    """What tells whether two checkpoints are the same or of one run."""
+    return Alike(one.unit.name, one.unit.path, one.unit.link, one.files, one.reading.parameters, facts_of(one))
+
+
+def facts_of(one: Opened) -> tuple[Fact, ...]:
+    """The facts as numbers: those that lie in a tensor are read."""
+    out: list[Fact] = []
+    for fact in one.reading.facts:
+        value = scalar(fact.value, one.files) if isinstance(fact.value, Place) else fact.value
+        if value is not None:
+            out.append(replace(fact, value=value))
+    return tuple(out)
+
+
+def scalar(place: Place, files: Sequence[FileId]) -> float | None:
+    """The one number of a tensor, if it is a whole one."""
+    value = float(read_place(place, files[place.file]).reshape(-1)[0])
+    return value if value == value and abs(value) < 2**62 and value == int(value) else None
+
+
+def member_of(one: Opened) -> Member:
+    """What the order of the sequence needs to know of a checkpoint."""
+    counter = one.reading.counter
+    batches = scalar(counter, one.files) if counter is not None else None
+    return Member(
+        one.unit.name,
+        facts_of(one),
+        None if batches is None else int(batches),
+        max(f.mtime_ns for f in one.files),
+        one.unit.folder,
+    )
+
+
+def within(steps: str | None, numbers: Sequence[int]) -> list[int]:
+    """Indices of the steps inside "A:B" (both ends included, either may be missing)."""
+    if steps is None:
+        return list(range(len(numbers)))
+    low, colon, high = steps.partition(":")
+    try:
+        start = int(low) if low.strip() else None
+        stop = int(high) if high.strip() else None
+    except ValueError:
+        colon = ""
+        start = stop = None
+    if not colon:
+        raise UsageError(f"steps must be A:B, two step numbers or one of them, not {steps!r}")
+    chosen = [i for i, n in enumerate(numbers) if (start is None or n >= start) and (stop is None or n <= stop)]
+    if not chosen:
+        raise UsageError(f"no checkpoint lies in steps {steps}; they go from {numbers[0]} to {numbers[-1]}")
+    return chosen
+
+
+def shared_findings(members: Sequence[Opened]) -> list[Finding]:
+    """What every member says about itself, said once where it is the same for all."""
+    out: dict[tuple[str, str], Finding] = {}
+    for one in members:
+        for finding in one.reading.findings:
+            out.setdefault((finding.code, finding.message), finding)
+    return list(out.values())
+
+
+def build(
+    members: Sequence[Opened], chosen: Sequence[int], numbers: Sequence[int], readings: Sequence[Reading]
+) -> tuple[Checkpoint, ...]:
+    """The records."""
+    out: list[Checkpoint] = []
+    for index, reading in zip(chosen, readings, strict=True):
+        one = members[index]
+        files = one.files
+        logged = reading.logged
+        settings = reading.settings
+        if logged:
+            after = numbers[index - 1] if index else -1
+            settings += logged_settings(logged, after, numbers[index], applies(reading, numbers[index]))
+        out.append(
+            Checkpoint(
+                step=numbers[index],
+                path=one.unit.path,
+                format=one.format,
+                framework=reading.framework,
+                parameters=LazyTensors(reading.parameters, files),
+                settings=settings,
+                nbytes=sum(f.size for f in files),
+                buffers=LazyTensors(reading.buffers, files),
+                variants={label: LazyTensors(copy, files) for label, copy in reading.variants.items()},
+                optimizer_state={n: LazyTensors(s, files) for n, s in reading.optimizer_state.items()},
+                identity={f.path: (f.size, f.mtime_ns) for f in files},
+            )
+        )
+    return tuple(out)
+
+
+def applies(reading: Reading, step: int) -> Applies:
+    """Whether a log entry at the save holds the next update's learning rate (older trainers) or the last one's."""
+    force = next((s.value for s in reading.settings if s.name == "learning_rate" and s.kind == "in force"), None)
+    entry = next((rate for at, rate in reading.logged if at == step), None)
+    if force is not None and entry is not None and abs(force - entry) <= 1e-9 * abs(force):
+        return "next update"
+    return "last update"
+
+
+def groups_of(readings: Sequence[Reading]) -> Mapping[str, tuple[str, ...]]:
+    """Parameter group → parameters, from the first checkpoint that knows; parameters left out are dropped."""
+    for reading in readings:
+        if reading.parameter_groups:
+            kept = {
+                g: tuple(n for n in names if n in reading.parameters) for g, names in reading.parameter_groups.items()
+            }
+            return {g: names for g, names in kept.items() if names}
+    return {}
+
+
+def unique(findings: Iterable[Finding]) -> list[Finding]:
+    """Each finding once, in order."""
+    return list(dict.fromkeys(findings))

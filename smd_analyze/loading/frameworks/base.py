@@ -1,0 +1,55 @@
+"""What a framework is: it knows where in a checkpoint's tree a trainer keeps weights, optimizer, step and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from smd_analyze.loading.formats.base import Document
+from smd_analyze.loading.tensors import Place
+
+STEPS, EPOCHS, TICKS = "optimizer steps", "epochs", "scheduler steps"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number that may order the run: its value (or where it lies), what it counts, where it was found, in words."""
+
+    value: float | Place
+    unit: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where things are in one document. Values are subtrees as they were saved; nothing is interpreted yet.
+
+    `variants` are other copies of the weights ("ema", "master"); `facts` are in order of trust; `configured` holds what
+    the trainer was told (args, config), `stated` numbers that were saved with the weights; `logged`
+    (step, learning rate) pairs of a log; `others` names further models.
+    `ordered` tells whether the weights stand in the order of model.parameters().
+    """
+
+    weights: Any = None
+    where: str = ""
+    variants: Mapping[str, Any] = field(default_factory=dict)
+    optimizers: tuple[Any, ...] = ()
+    schedulers: tuple[Any, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    configured: Mapping[str, Any] = field(default_factory=dict)
+    configured_in: str = ""
+    stated: Mapping[str, Any] = field(default_factory=dict)
+    logged: tuple[tuple[int, float], ...] = ()
+    others: tuple[str, ...] = ()
+    ordered: bool = True
+    only: str = ""  # the weights are such a copy themselves
+
+
+@dataclass(frozen=True)
+class Framework:
+    """A family of trainers that lay out their checkpoints alike."""
+
+    name: str
+    matches: Callable[[Document], bool]
+    parts: Callable[[Document], Parts]

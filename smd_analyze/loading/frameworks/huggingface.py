@@ -1,0 +1,66 @@
+"""Hugging Face folders (Trainer, accelerate, save_pretrained): weights, optimizer and scheduler in files of their own.
+
+`folders.py` opens the files and hands one tree: weights, optimizer, scheduler, trainer_state, training_args.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from smd_analyze.loading.formats.base import Document
+from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, Fact, Framework, Parts
+from smd_analyze.loading.frameworks.plain import (
+    find_optimizers,
+    find_schedulers,
+    number,
+    optimizer_facts,
+    scheduler_facts,
+)
+from smd_analyze.loading.trees import as_dict, get, plain
+
+
+def matches(document: Document) -> bool:
+    """A folder that is one checkpoint."""
+    return document.folder
+
+
+def read_parts(document: Document) -> Parts:
+    """Where `folders.py` put things; the step is trainer_state.json's."""
+    tree = document.tree
+    optimizers = find_optimizers({"optimizer": tree.get("optimizer")})
+    schedulers = find_schedulers({"scheduler": tree.get("scheduler")})
+    facts: list[Fact] = []
+    step = number(get(tree, "trainer_state.global_step"))
+    if step is not None:
+        facts.append(Fact(step, STEPS, "global_step in trainer_state.json"))
+    facts += optimizer_facts(optimizers, "optimizer.pt") + scheduler_facts(schedulers, "scheduler.pt")
+    epoch = number(get(tree, "trainer_state.epoch"))
+    if epoch is not None:
+        facts.append(Fact(epoch, EPOCHS, "epoch in trainer_state.json"))
+    arguments = as_dict(tree.get("training_args")) or {}
+    configured = {k: plain(v) for k, v in arguments.items() if isinstance(k, str)}
+    return Parts(
+        tree.get("weights"),
+        "weights",
+        optimizers=optimizers,
+        schedulers=schedulers,
+        facts=tuple(facts),
+        configured={k: v for k, v in configured.items() if isinstance(v, str | int | float)},
+        configured_in="training_args.bin",
+        logged=tuple(logged(get(tree, "trainer_state.log_history"))),
+        ordered=bool(tree.get("ordered")),
+    )
+
+
+def logged(history: Any) -> list[tuple[int, float]]:
+    """(step, learning rate) of every entry of log_history that has both."""
+    out: list[tuple[int, float]] = []
+    for entry in history if isinstance(history, list) else ():
+        if isinstance(entry, dict):
+            step, rate = entry.get("step"), entry.get("learning_rate")
+            if isinstance(step, int) and isinstance(rate, int | float):
+                out.append((step, float(rate)))
+    return out
+
+
+FRAMEWORK = Framework("huggingface", matches, read_parts)

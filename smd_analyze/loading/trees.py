@@ -1,0 +1,113 @@
+"""Walking a checkpoint's tree: paths, tensors under dotted names. Trees may be cyclic or unfold without end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from smd_analyze.errors import UnsafeFile
+from smd_analyze.loading.inert_objects import Inert
+from smd_analyze.loading.tensors import Place
+
+MOST_NODES = 300_000
+DEEPEST = 60
+
+
+def as_dict(node: Any) -> dict[Any, Any] | None:
+    """A dict, or an object's attributes; None for everything else. omegaconf's wrapping is taken off."""
+    if type(node) is dict:
+        return node
+    if type(node) is Inert:
+        found = node.attributes
+        content = found.get("_content")
+        return content if isinstance(content, dict) else found
+    return None
+
+
+def plain(node: Any) -> Any:
+    """A leaf's own value: an enum's, an omegaconf node's, else the leaf."""
+    if type(node) is Inert:
+        if "_val" in node.attributes:
+            return node.attributes["_val"]
+        if len(node.args) == 1 and isinstance(node.args[0], str | int | float):
+            return node.args[0]
+    return node
+
+
+def get(node: Any, path: str) -> Any:
+    """The value at a dotted path through dicts, objects and lists ("optimizer_history.-1.num_updates"), or None."""
+    for key in path.split("."):
+        if isinstance(node, list | tuple):
+            index = int(key) if key.lstrip("-").isdigit() else len(node)
+            node = node[index] if -len(node) <= index < len(node) else None
+        else:
+            found = as_dict(node)
+            node = found.get(key) if found is not None else None
+        if node is None:
+            return None
+    return plain(node)
+
+
+def tensors(node: Any, what: str = "checkpoint") -> dict[str, Place]:
+    """All tensors below a node under dotted names, in the order of the file.
+
+    nn.Modules pickled whole give their state dict's names (own parameters, own buffers, then the children's).
+    """
+    out: dict[str, Place] = {}
+    for name, place in _Walk(what).walk(node, "", 0):
+        out.setdefault(name, place)
+    return out
+
+
+class _Walk:
+    """One walk: what it has seen, so that shared nodes without tensors are visited once."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.nodes = 0
+        self.found = 0
+        self.barren: dict[int, Any] = {}
+
+    def walk(self, node: Any, prefix: str, depth: int) -> Iterator[tuple[str, Place]]:
+        """(dotted name, tensor) for everything below a node."""
+        kind = type(node)
+        if kind is Place:
+            self.found += 1
+            yield prefix, node
+            return
+        if kind not in _BRANCHES or id(node) in self.barren:
+            return
+        self.nodes += 1
+        if self.nodes > MOST_NODES or depth > DEEPEST:
+            raise UnsafeFile(
+                f"{self.what}: refused: its tree unfolds to more than {MOST_NODES} nodes or {DEEPEST} levels"
+            )
+        before = self.found
+        yield from self.children(node, prefix, depth + 1)
+        if self.found == before:
+            self.barren[id(node)] = node  # kept, so that its id is not given to another
+
+    def children(self, node: Any, prefix: str, depth: int) -> Iterator[tuple[str, Place]]:
+        """The same for the node's parts."""
+        if type(node) is Inert:
+            found = node.attributes
+            if "_modules" in found:
+                yield from self.module(node.name, found, prefix, depth)
+                return
+            node = found
+        pairs = node.items() if type(node) is dict else enumerate(node)
+        for key, value in pairs:
+            if type(value) in _BRANCHES:
+                yield from self.walk(value, f"{prefix}.{key}" if prefix else str(key), depth)
+
+    def module(self, name: str, found: dict[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, Place]]:
+        """A pickled nn.Module: its class is known, so axes of transposed convolutions are too."""
+        for part in ("_parameters", "_buffers", "_modules"):
+            for title, place in self.walk(found.get(part) or {}, prefix, depth):
+                if part == "_parameters" and "ConvTranspose" in name and len(place.shape) > 2:
+                    place = replace(place, layout="IO" + "DHW"[5 - len(place.shape) :])
+                yield title, place
+
+
+_BRANCHES = frozenset({Place, dict, list, tuple, Inert})

@@ -1,0 +1,114 @@
+"""From a path to units: files and folders that each are one checkpoint, and what is known to be none."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from smd_analyze.loading.folders import is_checkpoint_folder
+from smd_analyze.records.finding import Finding
+
+BESIDE = re.compile(
+    r"\.(json|ya?ml|toml|csv|tsv|txt|log|out|err|py|pyc|sh|md|rst|ipynb|png|jpe?g|svg|gif|pdf|lock|html|xml|ini|cfg|patch|diff|gin"
+    r"|pbtxt|pb|proto|model|vocab|jinja|pdopt|pdstates)$|^(events\.out\.tfevents|\.|checkpoint$|latest$|last_checkpoint$|latest_checkpointed|"
+    r"README|LICENSE|commit_success)",
+    re.IGNORECASE,
+)
+TWIN = re.compile(
+    r"(^|[._\-])(optim|optimizer|optim_states|scheduler|sched|scaler|rng|rng_state(_\d+)?|random_states(_\d+)?|training_args)"
+    r"([._\-].*)?\.(pt|pth|bin|pkl|safetensors|npz)$",
+    re.IGNORECASE,
+)
+FOLDERS: tuple[tuple[str, str, str], ...] = (
+    (r"\.metadata", "a torch.distributed (DCP) checkpoint", "Convert it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER OUT.pt"),  # noqa: E501
+    (r".*\.distcp", "a torch.distributed checkpoint without its .metadata (unfinished?)", "Wait until the save is complete, or remove the folder."),  # noqa: E501
+    (r"_CHECKPOINT_METADATA|_METADATA|manifest\.ocdbt", "an Orbax checkpoint", "This format is not read yet; save the parameters as safetensors."),  # noqa: E501
+    (r"saved_model\.pb", "a TensorFlow SavedModel", "This format is not read yet; save the weights as safetensors."),
+    (r".*zero_pp_rank_.*model_states\.pt", "a DeepSpeed ZeRO-3 checkpoint: its weights are cut into ranks", "Join them with DeepSpeed's zero_to_fp32.py."),  # noqa: E501
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One candidate: `name` is relative to the run's folder; `files` are the folder's files if it is a folder."""
+
+    path: str
+    name: str
+    files: tuple[str, ...] = ()
+    link: str = ""
+
+    @property
+    def folder(self) -> bool:
+        """A folder that is one checkpoint."""
+        return bool(self.files)
+
+
+def find_units(root: str) -> tuple[list[Unit], list[Finding]]:
+    """All units below a folder (or the file itself), in the order of their names."""
+    if Path(root).is_file():
+        return [Unit(root, Path(root).name)], []
+    units: list[Unit] = []
+    findings: list[Finding] = []
+    for folder, below, files in os.walk(root):
+        below.sort()
+        files.sort()
+        inside = os.path.relpath(folder, root)
+        known = known_folder(files, below)
+        if known:
+            findings.append(Finding("format-not-read", "warning", folder, f"is {known[0]}", known[1]))
+            below[:] = []
+        elif is_checkpoint_folder(files) and is_one(files):
+            units.append(Unit(folder, inside if inside != "." else Path(root).resolve().name, tuple(files)))
+            below[:] = [b for b in below if b.startswith("checkpoint")]
+        else:
+            units += loose_files(folder, "" if inside == "." else inside + "/", files)
+    return units, findings
+
+
+def is_one(files: list[str]) -> bool:
+    """A folder of a Hugging Face checkpoint, not a folder in which somebody collects step-numbered files."""
+    others = [f for f in files if re.search(r"\.(safetensors|bin|pt|pth|ckpt)$", f) and not TWIN.search(f)]
+    return all(
+        is_checkpoint_folder([f]) or f.startswith(("rng_state", "random_states", "training_args")) for f in others
+    )
+
+
+def known_folder(files: list[str], below: list[str]) -> tuple[str, str] | None:
+    """(what it is, what to do) for folders that are one checkpoint in a format that is not read."""
+    for pattern, words, remedy in FOLDERS:
+        if any(re.fullmatch(pattern, name) for name in files):
+            return words, remedy
+    ranks = [b for b in below if re.fullmatch(r"mp_rank_\d+", b)]
+    if len(ranks) > 1:
+        return f"a Megatron checkpoint cut into {len(ranks)} ranks", "Join the ranks with Megatron's checkpoint tools."
+    if files and all(f.endswith(".npy") for f in files):
+        return (
+            "a folder of NumPy arrays",
+            "This layout is not read yet; save the arrays of a step as one safetensors file.",
+        )
+    return None
+
+
+def loose_files(folder: str, inside: str, files: list[str]) -> list[Unit]:
+    """Files that may be checkpoints by themselves; what only lies beside one is passed over."""
+    out: list[Unit] = []
+    for name in files:
+        if BESIDE.search(name) or TWIN.search(name):
+            continue
+        path = f"{folder}/{name}"
+        link = os.path.realpath(path) if Path(path).is_symlink() else ""
+        if link and not is_regular(link):
+            continue
+        out.append(Unit(path, inside + name, link=link))
+    return out
+
+
+def is_regular(path: str) -> bool:
+    """An ordinary file: not a folder, a pipe or a device, and there."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116
+    except OSError:
+        return False

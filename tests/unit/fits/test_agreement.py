@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+
+from smd_analyze.fits.agreement import AGREES, DIFFERS, UNSURE, Ratio, rms_interval, settled_level
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome"),
+    [
+        (0.98, 1.02, AGREES), (1.01, 1.05, AGREES), (0.88, 1.05, AGREES), (0.7, 1.2, UNSURE), (1.05, 1.15, DIFFERS),
+        (1.2, 1.3, DIFFERS), (np.nan, np.nan, UNSURE),
+    ],
+)  # fmt: skip
+def test_what_an_interval_may_claim(low, high, outcome):
+    assert Ratio(1.0, low, high, 3, "").outcome == outcome
+
+
+def test_three_rows_use_their_scatter_and_two_their_own_ends():
+    three = rms_interval(np.array([1.0, 1.1, 0.9]), np.full(3, 0.99), np.full(3, 1.01))
+    assert three is not None
+    assert three.value == pytest.approx(np.sqrt(np.mean([1, 1.21, 0.81])))
+    assert three.low < 0.8 < 1.2 < three.high
+    two = rms_interval(np.array([1.0, 1.1]), np.array([0.9, 1.0]), np.array([1.1, 1.2]))
+    assert two is not None
+    assert (two.low, two.high) == pytest.approx((np.sqrt(0.905), np.sqrt(1.325)))
+    assert rms_interval(np.array([np.nan]), np.array([np.nan]), np.array([np.nan])) is None
+
+
+def test_the_interval_of_the_rms_covers():
+    rng = np.random.default_rng(0)
+    squares = rng.gamma(50, 1 / 50, (1000, 6))
+    found = [rms_interval(np.sqrt(s), s, s) for s in squares]
+    assert 0.92 <= np.mean([f is not None and f.low <= 1 <= f.high for f in found]) <= 0.97
+
+
+def test_the_settled_level_covers_an_autocorrelated_series():
+    rng = np.random.default_rng(1)
+    decay, steps, runs = np.full(59, 0.1), 60, 600  # 4 × 0.1 of a relaxation time between checkpoints
+    phi = np.exp(-0.4)
+    z = np.empty((runs, steps))
+    z[:, 0] = rng.standard_normal(runs)
+    for t in range(1, steps):
+        z[:, t] = phi * z[:, t - 1] + np.sqrt(1 - phi**2) * rng.standard_normal(runs)
+    found = [settled_level(5 + 0.1 * row, decay, 4) for row in z]
+    covered = np.mean([low <= 5 <= high for _, low, high, _ in found])
+    assert 0.88 <= covered <= 0.98
+
+
+def test_a_short_stretch_has_a_level_without_an_interval():
+    value, low, _, _ = settled_level(np.array([1.0, 1.2, 1.1]), np.array([0.1, 0.1]), 4)
+    assert value == pytest.approx(1.1)
+    assert np.isnan(low)

@@ -18,8 +18,8 @@ TOO_CLOSE = "learning rate changed|begins within|spacing under"  # notes of rows
 
 
 def truth(run: str) -> dict[str, NDArray]:
-    """Everything in truth.npz."""
-    with np.load(RUNS / run / "truth.npz") as file:
+    """Everything in the truth file."""
+    with np.load(RUNS / "truth" / f"{run}.npz") as file:
         return {key: file[key] for key in file.files}
 
 

@@ -40,8 +40,8 @@ def checkpoints(run: str) -> dict[int, Path]:
 
 
 def truth(run: str) -> dict[str, NDArray]:
-    """Everything in truth.npz."""
-    with np.load(RUNS / run / "truth.npz") as file:
+    """Everything in the truth file."""
+    with np.load(RUNS / "truth" / f"{run}.npz") as file:
         return {key: file[key] for key in file.files}
 
 
@@ -59,7 +59,7 @@ def test_both_runs_are_complete_and_small():
         assert len(steps) >= least
         assert steps == truth(run)["checkpoint_step"].tolist()
         assert sum(b - a == 1 for a, b in zip(steps, steps[1:], strict=False)) >= 5
-        assert (RUNS / run / "truth.npz").stat().st_size < 4e6
+        assert (RUNS / "truth" / f"{run}.npz").stat().st_size < 4e6
 
 
 @pytest.mark.parametrize("run", ["resnet_sgdm", "qknorm_adamw"])

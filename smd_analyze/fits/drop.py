@@ -10,21 +10,15 @@ the learning rate is not modelled: a factor 2 (1/2) there moves ρ by −12 % (+
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from smd_analyze.fits.regime import Regime
 from smd_analyze.fits.relaxation import segment
+from smd_analyze.fits.window import EACH_SIDE, SPACING, Window, find_window
 
-SPACING = 5  # optimizer steps × (1 − α) that an interval must span
 FLOOR = 0.002  # relative error that no model of S is better than
-CHANGE = 1.5  # factor of the learning rate that counts as a change
-LAST, POWER = 3.0, 4.0  # relaxation times used after the change; ‖w‖⁴ relaxes at rate 4x_e
-EACH_SIDE = 2  # intervals at constant learning rate needed before and after it
-FEWEST = 6  # intervals in all
-MOST = 40  # intervals in all; denser checkpoints are thinned
 UNITS = 12  # units fitted per group, evenly chosen: the summary is their median
 RHO = np.linspace(np.log(0.25), np.log(4.0), 29)
 DRIFT = np.linspace(-4.0, 4.0, 9)
@@ -40,24 +34,7 @@ METHOD = (
 )
 
 
-@dataclass(frozen=True)
-class Window:
-    """Checkpoints (indices) around a learning-rate change, and the two phases of each interval: η_e, x_e, updates.
-
-    `jump` [m, 2] is what S gains, per L, when a phase begins with another learning rate.
-    """
-
-    edges: np.ndarray
-    eta: np.ndarray
-    decay: np.ndarray
-    updates: np.ndarray
-    jump: np.ndarray
-    momentum: float
-    validity: np.ndarray
-    change: float
-
-
-def relaxation_row_values(row: Any, vv: np.ndarray, r: Regime) -> list[dict[str, Any]]:
+def relaxation_rows(row: Any, vv: np.ndarray, r: Regime) -> list[dict[str, Any]]:
     """Rows relaxation_rate [1/step, at the last learning rate] and relaxation_rate_ratio (over theory), or why not."""
     advice = ADVICE.format(EACH_SIDE + 1, round(SPACING * r.smear))
     if r.gap or r.no_decay or len(vv) < 2:
@@ -94,84 +71,6 @@ def relaxation_row_values(row: Any, vv: np.ndarray, r: Regime) -> list[dict[str,
 def textbook_rate(decay: float, validity: float) -> float:
     """r of S near equilibrium, per step: 4x_e(1 + 4A + 1.5x_e), to first order in A = αηλ/(1−α)² and x_e."""
     return 4 * decay * (1 + 4 * validity + 1.5 * decay)
-
-
-def find_window(r: Regime) -> Window | None:
-    """The largest change of the learning rate with constant stretches on both sides, as far as these reach."""
-    usable = np.isfinite(r.decay) & np.isfinite(r.rate_first) & np.isfinite(r.rate_last) & (r.decay > 0) & r.located
-    steady = usable & ~r.changes & (r.rate_first > 0)
-    n, best, found = len(usable), np.log(CHANGE), None
-    for i in range(n - 1):
-        if not steady[i]:
-            continue
-        j = i + 1
-        while j < n and not steady[j] and usable[j] and j - i <= 2:
-            j += 1
-        if j >= n or not steady[j]:
-            continue
-        factor = abs(np.log(r.rate_first[j] / r.rate_last[i]))
-        begin, end = _reach(r, steady, i, -1), _reach(r, steady, j, +1)
-        if factor > best and i - begin + 1 >= EACH_SIDE and end - j + 1 >= EACH_SIDE:
-            best, found = factor, (begin, i, j, end)
-    return None if found is None else _window(r, *_near(r, *found))
-
-
-def _reach(r: Regime, steady: np.ndarray, i: int, way: int) -> int:
-    """Last index of the constant stretch that begins at i, going `way`."""
-    while 0 <= i + way < len(steady) and steady[i + way] and r.same(min(i, i + way), max(i, i + way)):
-        i += way
-    return i
-
-
-def _near(r: Regime, begin: int, before: int, after: int, end: int) -> tuple[int, int, int, int]:
-    """Keep what is near the change: there the drift of L is a straight line. POWER × decay counts relaxation times.
-
-    After it up to LAST relaxation times, before it half as many updates; EACH_SIDE + 1 intervals if there are.
-    """
-    passed = POWER * np.cumsum(r.decay[after : end + 1])
-    end = min(end, after + max(int(np.searchsorted(passed, LAST)), EACH_SIDE))
-    updates = np.cumsum(r.updates[begin : before + 1][::-1])
-    back = int(np.searchsorted(updates, 0.5 * r.updates[after : end + 1].sum()))
-    return max(begin, before - max(back, EACH_SIDE)), before, after, end
-
-
-def _window(r: Regime, begin: int, before: int, after: int, end: int) -> Window | None:
-    edges = sorted({*_thin(r, begin, before + 1), *_thin(r, after, end + 1)})
-    momentum = float(np.nan_to_num(r.momentum[end]))
-    gain = (1 - float(r.dampening[end])) / (1 - momentum)
-    etas, decays, updates = [], [], []
-    for a, b in zip(edges, edges[1:], strict=False):
-        first, last, k = r.rate_first[a], r.rate_last[b - 1], r.updates[a:b].sum()
-        share = 1.0 if first == last else (r.rate_sum[a:b].sum() / k - last) / (first - last)
-        split = np.clip(share, 0, 1) * k
-        lam = np.array([r.weight_decay[a], r.weight_decay[b - 1]])
-        eta = np.array([first, last])
-        etas.append(eta * gain)
-        decays.append(eta * lam * (gain if r.optimizer == "sgd" else 1.0))
-        updates.append((split, k - split))
-    eta, decay, updates = np.array(etas), np.array(decays), np.array(updates)
-    if len(updates) < FEWEST or (updates.sum(axis=1) < SPACING * r.smear).any():
-        return None
-    jump = np.zeros(eta.shape)
-    held = np.concatenate([eta[:1, :1], eta[:-1, 1:]])  # in force when the interval begins
-    for p, old in ((0, held[:, 0]), (1, np.where(updates[:, 0] > 0, eta[:, 0], held[:, 0]))):
-        jump[:, p] = np.where(updates[:, p] > 0, 4 * momentum * eta[:, p] * (old - eta[:, p]) / (1 - momentum**2), 0)
-    validity = momentum * decay.max(axis=1) / (1 - momentum) if r.optimizer == "sgd" else np.zeros(len(decay))
-    return Window(np.array(edges), eta, decay, updates, jump, momentum, validity, float(r.steps[before + 1]))
-
-
-def _thin(r: Regime, begin: int, end: int) -> list[int]:
-    """Checkpoints begin … end, at least the needed spacing apart, not more than half of MOST; both ends kept."""
-    total = float(r.updates[begin:end].sum())
-    shortest = max(SPACING * r.smear, total / (MOST // 2) * (1 - 1e-9))
-    kept, span = [begin], 0.0
-    for i in range(begin, end):
-        span += r.updates[i]
-        left = float(r.updates[i + 1 : end].sum())
-        if span >= shortest and (left >= shortest or left == 0):
-            kept.append(i + 1)
-            span = 0.0
-    return kept if kept[-1] == end else [*kept[:-1], end] if len(kept) > 1 else [begin, end]
 
 
 def fit_ratio(s: np.ndarray, w: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -254,21 +153,25 @@ def _residuals(
         c = noise * (pieces[1][0] ** 2 * pieces[0][2] + pieces[1][2]) + (floor * s[i + 1]) ** 2
         penalty += np.log(c)
         maps.append((pieces, c))
-    scale = None
-    for _ in range(1 if w.validity.max() == 0 else 3):
-        top = np.zeros(drift.shape)
-        bottom = np.zeros(drift.shape)
-        squares = np.zeros(drift.shape)
-        for i, (pieces, c) in enumerate(maps):
-            growth = np.exp(drift * times[i])
-            phi, b = _corrected(pieces, s, i, scale, growth, w, rho)
-            y = s[i + 1] - phi * s[i]
-            b = b * growth
-            top += y * b / c
-            bottom += b * b / c
-            squares += y * y / c
-        scale = top / bottom
+    sums = _sums(maps, s, np.exp(drift * times[:, None, None, None]), None, w, rho)
+    for _ in range(2 if w.validity.max() > 0 else 0):  # the correction needs S*, so L0
+        sums = _sums(maps, s, np.exp(drift * times[:, None, None, None]), sums[0] / sums[1], w, rho)
+    top, bottom, squares = sums
     return np.maximum(squares - top * top / bottom, 1e-300 + 1e-13 * squares), penalty
+
+
+def _sums(
+    maps: list[tuple[list[tuple[np.ndarray, ...]], np.ndarray]], s: np.ndarray, growth: np.ndarray,
+    scale: np.ndarray | None, w: Window, rho: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Σ yB/c, Σ B²/c, Σ y²/c over the intervals, y = S' − ΦS; `growth` [m, …] is L/L0, `scale` the last L0."""
+    sums = np.zeros((3, *growth.shape[1:]))
+    for i, (pieces, c) in enumerate(maps):
+        phi, b = _corrected(pieces, s, i, scale, growth[i], w, rho)
+        y = s[i + 1] - phi * s[i]
+        b = b * growth[i]
+        sums += np.array(np.broadcast_arrays(y * b / c, b * b / c, y * y / c))
+    return sums
 
 
 def _corrected(

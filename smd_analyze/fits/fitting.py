@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from smd_analyze.fits import agreement, index
-from smd_analyze.fits.drop import relaxation_row_values
-from smd_analyze.fits.regime import FOURTH_POWER, Regime, Regimes
+from smd_analyze.fits.drop import relaxation_rows
+from smd_analyze.fits.regime import FOURTH_POWER, Regime, regimes
 from smd_analyze.records.group import Group
 from smd_analyze.records.schedule import Schedule
 from smd_analyze.records.statistics import Statistics, UnitSeries
@@ -21,7 +21,7 @@ SCHEMA: dict[str, Any] = {
     "outcome": pl.String, "advice": pl.String,
 }  # fmt: skip
 INVARIANT = ("invariant", "jointly invariant")
-STATIONARY, APART, MOVING = "stationary", "units differ", "still moving"
+STATIONARY, APART, MOVING, LAGGING = "stationary", "units differ", "still moving", "lags behind the learning rate"
 MORE = "save at least {} checkpoints, {} optimizer steps apart or more, at a constant learning rate"
 Row = dict[str, Any]
 
@@ -38,11 +38,11 @@ def fit(
     """
     angles = _by_group(angular_updates)
     predicted = _by_group(predictions)
-    regimes = Regimes(schedule)
+    courses = regimes(stats.groups, stats.steps, schedule)
     rows: list[Row] = []
     for group in stats.groups:
         series = stats.units(group.name)
-        rows += fit_group(group, series, regimes.of(group, series.steps), angles, predicted)
+        rows += fit_group(group, series, courses[group.name], angles, predicted)
     return pl.DataFrame(rows, schema=SCHEMA)
 
 
@@ -56,7 +56,7 @@ def fit_group(
     rows = [*_index_rows(row, series, r, found, int(present.sum()))]
     rows += _level_rows(row, series, r, found, predicted.get(group.name, []))
     rows.append(_agreement_row(row, group, found, series, r, angles.get(group.name, []), predicted.get(group.name, [])))
-    rows += relaxation_row_values(row, series.vv, r) if group.status in INVARIANT else []
+    rows += relaxation_rows(row, series.vv, r) if group.status in INVARIANT else []
     rows.append(_effective_rate_row(row, series, r))
     return rows
 
@@ -112,6 +112,8 @@ def _why_not(series: UnitSeries, r: Regime, count: int) -> tuple[str, str]:
         return "the weights never move", "frozen on purpose? else one file was saved under several names"
     if r.gap:
         return r.gap, "say it with an option or --settings run.toml"
+    if not (series.vv[-1] > 0).any():
+        return "no finite norm above 0", "see the column nonfinite of the statistics"
     if r.no_decay:
         return "no decay: no equilibrium", "none: without weight decay the norm only grows"
     return f"not identifiable: {count} checkpoints", MORE.format(index.FEWEST + 1, round(index.SPACING * r.smear))
@@ -119,7 +121,7 @@ def _why_not(series: UnitSeries, r: Regime, count: int) -> tuple[str, str]:
 
 def _index_rows(row: Any, series: UnitSeries, r: Regime, found: index.Stationarity | None, count: int) -> list[Row]:
     """equilibrium_index and stationary_since."""
-    if found is None:
+    if found is None or not np.isfinite(found.value):
         outcome, advice = _why_not(series, r, count)
         return [row(q, outcome=outcome, advice=advice) for q in ("equilibrium_index", "stationary_since")]
     method = (
@@ -142,6 +144,8 @@ def _index_rows(row: Any, series: UnitSeries, r: Regime, found: index.Stationari
             outcome = f"not identifiable: {found.blocks} intervals at one learning rate"
     elif found.low <= index.TOLERANCE and found.high >= -index.TOLERANCE and found.p10 < 0 < found.p90:
         outcome, advice = APART, "look at the units: some norms grow while others shrink"
+    elif r.final_stretch() >= len(r.decay):
+        outcome, advice = LAGGING, "the equilibrium moves with the learning rate: compare at a constant one"
     else:
         outcome, advice = MOVING, "train on, or compare at a constant learning rate"
     return [

@@ -58,7 +58,7 @@ class Stationarity:
 
 def nan_median(values: np.ndarray, axis: int) -> np.ndarray:
     """Median over the finite entries, NaN (without a warning) where there are none."""
-    finite = np.isfinite(values).any(axis=axis)
+    finite = np.asarray(np.isfinite(values).any(axis=axis))
     filled = np.where(np.expand_dims(finite, axis), values, 0.0)
     return np.where(finite, np.nanmedian(filled, axis=axis), np.nan)
 
@@ -70,7 +70,7 @@ def blocks(vv: np.ndarray, regime: Regime, start: int) -> Blocks | None:
     checkpoint counts.
     """
     shortest = SPACING * regime.smear
-    present = np.isfinite(vv).any(axis=1)
+    present = np.asarray(np.isfinite(vv).any(axis=1))
     if not present[start:].any():
         return None
     edges = [int(np.flatnonzero(present)[-1])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,19 +82,16 @@ def names_of(group: Group, schedule: Schedule) -> tuple[str, ...]:
     return tuple(dict.fromkeys(schedule.parameter_group.get(m.parameter, group.parameter_group) for m in group.members))
 
 
-class Regimes:
-    """Regimes by parameter groups and steps, each read once from the schedule's table."""
-
-    def __init__(self, schedule: Schedule) -> None:
-        self.schedule = schedule
-        self._made: dict[tuple[tuple[str, ...], bytes], Regime] = {}
-
-    def of(self, group: Group, steps: np.ndarray) -> Regime:
-        """The regime of a group at `steps`."""
-        key = (names_of(group, self.schedule), np.asarray(steps, np.int64).tobytes())
-        if key not in self._made:
-            self._made[key] = regime(group, steps, self.schedule)
-        return self._made[key]
+def regimes(groups: Iterable[Group], steps: Sequence[int], schedule: Schedule) -> dict[str, Regime]:
+    """The regime of every group by its name; groups of the same parameter groups share one."""
+    made: dict[tuple[str, ...], Regime] = {}
+    found: dict[str, Regime] = {}
+    for group in groups:
+        key = names_of(group, schedule)
+        if key not in made:
+            made[key] = regime(group, np.asarray(steps), schedule)
+        found[group.name] = made[key]
+    return found
 
 
 def regime(group: Group, steps: np.ndarray, schedule: Schedule) -> Regime:

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from smd_analyze.fits.fitting import INVARIANT, measured_rows, within
-from smd_analyze.fits.regime import Regime, Regimes, names_of
+from smd_analyze.fits.regime import Regime, names_of, regimes
 from smd_analyze.fits.state import describe, settled
 from smd_analyze.fits.verdict import verdict
 from smd_analyze.records.group import Group, Groups
@@ -45,7 +45,7 @@ def summarise(
     by_group = {g: _by_quantity(fits, g) for g in fits["group"].unique()}
     norms = _last_norms(stats.table)
     grouped_angles, grouped_predictions = _rows_of(angular_updates), _rows_of(predictions)
-    regimes = Regimes(schedule)
+    courses = regimes(groups.groups, stats.steps, schedule)
     rows: list[Row] = []
     trends: list[float] = []
     states: list[tuple[Group, Mapping[str, Row], Row]] = []
@@ -53,8 +53,7 @@ def summarise(
         quantities = by_group.get(group.name)
         if quantities is None:
             continue
-        r = regimes.of(group, np.array(stats.steps))
-        growth = _growth(norms.get(group.name, []), r)
+        growth = _growth(norms.get(group.name, []), courses[group.name], schedule.step_unit)
         trends += [] if growth is None else [growth]
         row = _layer(
             group, quantities, norms.get(group.name, []), growth, grouped_angles.get(group.name, []),
@@ -81,7 +80,8 @@ def _layer(
     row: Row = {
         "group": group.name, "role": group.role, "status": group.status, "evidence": group.evidence,
         "granularity": group.granularity, "units": group.units, "numel": group.numel,
-        "parameter_group": ", ".join(names_of(group, schedule)), "weight_norm": norms[-1][1] if norms else None, "level": level,
+        "parameter_group": ", ".join(names_of(group, schedule)), "weight_norm": norms[-1][1] if norms else None,
+        "level": level,
         "level_basis": basis, "equilibrium": last.get("equilibrium_angular_update"),
         "half_lives": last.get("half_lives"),
         "effective_learning_rate": fits["effective_learning_rate"]["value"],
@@ -114,9 +114,11 @@ def _rms(values: list[float | None]) -> float | None:
     return float(np.sqrt(np.mean(np.square(known)))) if known and len(known) == len(values) else None
 
 
-def _growth(norms: list[tuple[int, float]], r: Regime) -> float | None:
-    """Per cent by which the norm grows in 1000 optimizer steps, over the last interval."""
-    if len(norms) < 2 or not len(r.updates) or norms[-2][1] <= 0 or r.updates[-1] <= 0:
+def _growth(norms: list[tuple[int, float]], r: Regime, step_unit: str) -> float | None:
+    """Per cent by which the norm grows in 1000 optimizer steps, over the last interval; None if these are not known."""
+    if step_unit != "optimizer steps" and not (len(r.rate_sum) and np.isfinite(r.rate_sum[-1])):
+        return None
+    if len(norms) < 2 or [t for t, _ in norms[-2:]] != list(r.steps[-2:]) or r.updates[-1] <= 0:
         return None
     return 1e5 * float(np.log(norms[-1][1] / norms[-2][1])) / float(r.updates[-1])
 
@@ -137,6 +139,6 @@ def _last_norms(table: pl.DataFrame) -> dict[str, list[tuple[int, float]]]:
     """Of each group the (step, weight_norm) that are known, in order."""
     found: dict[str, list[tuple[int, float]]] = {}
     for group, step, norm in table.select("group", "step", "weight_norm").sort("step").iter_rows():
-        if norm is not None and norm > 0:
+        if norm is not None and 0 < norm < np.inf:
             found.setdefault(group, []).append((step, norm))
     return found

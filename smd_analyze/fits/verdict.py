@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smd_analyze.fits.agreement import AGREES, DIFFERS
-from smd_analyze.fits.fitting import APART, INVARIANT, MOVING
+from smd_analyze.fits.fitting import APART, INVARIANT, LAGGING, MOVING
 from smd_analyze.fits.state import RELAXED, settled
 from smd_analyze.records.group import Group
 
@@ -41,7 +41,7 @@ def verdict(states: Sequence[State], checkpoints: int, growth: Sequence[float]) 
     if times == n and common.startswith("no decay"):
         return f"Weight decay is 0: no equilibrium exists ({noun})."
     still = [s for s in invariant if settled(s[1])]
-    if times == n and not still and common not in (MOVING, APART):
+    if times == n and not still and common not in (MOVING, APART, LAGGING):
         found = "one checkpoint" if checkpoints == 1 else f"{checkpoints} checkpoints"
         return f"{noun} in {found}; the balance cannot be told: {common}."
     parts = [f"{len(still)} of {noun} {'has' if len(still) == 1 else 'have'} a stationary norm"]
@@ -80,6 +80,7 @@ def _rest(moving: Sequence[State]) -> list[str]:
     words = {
         "relax": ("still relaxes", "still relax"),
         MOVING: ("still moves", "still move"),
+        LAGGING: (LAGGING, "lag behind the learning rate"),
         APART: ("differs from unit to unit", "differ from unit to unit"),
     }
     return [f"{n} {words[what][n > 1]}" if what in words else f"of {n}: {what}" for what, n in counts.most_common()]
@@ -89,9 +90,9 @@ def _trend(growth: Sequence[float]) -> str:
     """How norms moved in the last interval."""
     if not growth:
         return "norms and angles are shown"
-    low, high = min(growth), max(growth)
-    up = sum(g > 0 for g in growth)
-    return f"{up} norms grow, {len(growth) - up} do not ({low:+.2g} to {high:+.2g} %/1000 steps)"
+    low, high = f"{min(growth):+.2g}", f"{max(growth):+.2g}"
+    change = low if low == high else f"{low} to {high}"
+    return f"norms last changed by {change} % in 1000 steps"
 
 
 def _count(n: int, noun: str) -> str:

@@ -49,8 +49,8 @@ def graph_verdicts(
     """
     network, name = load_model(model), label(model)
     graph = _traced(network, inputs, name)
-    proved = analyse(graph)
-    matched, findings = match_names(graph, tensors, name)
+    proved, findings = analyse(graph)
+    matched, unmatched = match_names(graph, tensors, name)
     verdicts: list[Verdict] = []
     for parameter in tensors:
         own = matched.get(parameter)
@@ -59,7 +59,7 @@ def graph_verdicts(
         else:
             verdicts += [_renamed(v, parameter, matched) for v in proved[graph.aliases[own]]]
     read_output = "" if graph.outputs_read in ("output", "") else f", {graph.outputs_read} as the output"
-    return verdicts, f"graph of {name}{read_output}", findings
+    return verdicts, f"graph of {name}{read_output}", [*unmatched, *findings]
 
 
 def _traced(network: Any, inputs: Any, name: str) -> Graph:
@@ -83,8 +83,11 @@ def _renamed(verdict: Verdict, parameter: str, matched: Mapping[str, str]) -> Ve
     return replace(verdict, parameter=parameter, joint=joint)
 
 
-def analyse(graph: Graph) -> dict[str, list[Verdict]]:
-    """Verdicts for every parameter of the graph: each alone first, then each weight with its bias."""
+def analyse(graph: Graph) -> tuple[dict[str, list[Verdict]], list[Finding]]:
+    """Verdicts for every parameter of the graph, and a finding for each operation without a rule.
+
+    Each parameter is asked alone first, then each weight with its bias.
+    """
     names = list(dict.fromkeys(graph.aliases.values()))
     number = {n: i for i, n in enumerate(names)}
     alone, taint = walk(graph, RULES, number.__getitem__)
@@ -98,7 +101,15 @@ def analyse(graph: Graph) -> dict[str, list[Verdict]]:
         for weight, bias in pairs.items():
             for name, found in _joint(graph, together, weight, bias, axes[weight]).items():
                 verdicts[name] = found
-    return verdicts
+    return verdicts, [_opaque(*entry) for entry in alone.opaque_operations.items()]
+
+
+def _opaque(name: str, count: int) -> Finding:
+    times = f"{count} times" if count > 1 else "once"
+    message = f"the model's graph holds, {times}, an operation whose effect on scales is not known: {name}"
+    return Finding(
+        "operation-without-rule", "note", name, message, "weights before it may be invariant without a proof"
+    )
 
 
 def _dead(d: Degrees, taint: int, name: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from smd_analyze.invariance.modules import QK_NORM_WORD, Module, output_axis, role
+from smd_analyze.invariance.modules import QK_NORM_WORD, Module, input_size, output_axis, role
 from smd_analyze.invariance.verdicts import Verdict
 
 ATTENTION_WORD = re.compile(r"attn|attention|^mha$", re.IGNORECASE)
@@ -13,6 +13,7 @@ PROJECTIONS = {
     "q": ("q_proj", "wq", "to_q", "q", "query", "query_proj", "q_lin", "c_q", "linear_q"),
     "k": ("k_proj", "wk", "to_k", "k", "key", "key_proj", "k_lin", "c_k", "linear_k"),
 }
+OUTPUTS = ("o_proj", "out_proj", "wo", "c_proj")
 AFTER_SUBLAYER = (  # names of the norms that stand after attention and after the MLP, before the residual sum
     (
         {"post_attention_layernorm", "post_feedforward_layernorm"},
@@ -88,10 +89,18 @@ def _query_and_key(siblings: dict[str, Module]) -> Iterator[Verdict]:
         rows, size = projection.weight.shape[axis], shape[-1]
         if size == 0 or rows % size or (len(shape) == 2 and shape[0] * size != rows):
             continue
+        if letter == "q" and _gated(siblings, rows):
+            continue
         heads = rows // size
         where = f"{norm.path} normalizes " + ("each head" if heads > 1 else "all heads together")
         yield from _scaled(projection, axis, heads, where)
     yield from _fused(siblings, norms)
+
+
+def _gated(siblings: dict[str, Module], rows: int) -> bool:
+    """More query rows than the output projection takes: a gate is fused into the query projection."""
+    weights = [siblings[n].weight for n in OUTPUTS if n in siblings]
+    return any(w is not None and input_size(w) != rows for w in weights)
 
 
 def _scaled(module: Module, axis: int, blocks: int, where: str) -> Iterator[Verdict]:

@@ -51,15 +51,13 @@ def read(space: Space, members: Sequence[tuple[Parameter, int]]) -> Reading:
     """
     axis = members[0][1]
     length = members[0][0].shape[axis] if members[0][0].shape else 1
+    if not any((space.find(f.ids)[0] != GROUND).any() for p, _ in members for f in p.factors):
+        return Reading(axis, (Part(0, length, False),), False)
     whole = _solves(space, members, np.ones(length))
     classes = _classes(space, members, length)
     number = int(classes.max()) + 1
-    free = (
-        np.array([_solves(space, members, (classes == c).astype(float)) for c in range(number)])
-        if number > 1
-        else [whole]
-    )
-    parts = _parts(classes, np.asarray(free)[classes])
+    free = _free(space, members, classes, number) if number > 1 else np.array([whole])
+    parts = _parts(classes, free[classes])
     if len(parts) > MOST_PARTS or (whole and not all(p.free for p in parts)):
         parts = (Part(0, length, whole),)
     return Reading(axis, parts, whole)
@@ -93,23 +91,49 @@ def _classes(space: Space, members: Sequence[tuple[Parameter, int]], length: int
     return rank[inverse.ravel()]
 
 
+def _free(space: Space, members: Sequence[tuple[Parameter, int]], classes: np.ndarray, number: int) -> np.ndarray:
+    """For each class, whether scaling it alone solves all constraints.
+
+    Where the first factor runs along the axis itself, that is so exactly if none of the class's roots is zero, shared
+    with another class, or shared with a variable of another factor.
+    """
+    if any(p.factors[0].axes != (axis,) for p, axis in members):
+        return np.array([_solves(space, members, (classes == c).astype(float)) for c in range(number)])
+    found = [space.find(p.factors[0].ids) for p, _ in members]
+    root, ratio = (np.concatenate(x) for x in zip(*found, strict=True))
+    of = np.tile(classes, len(members))
+    others = [space.find(f.ids)[0].ravel() for p, _ in members for f in p.factors[1:]]
+    tied = np.isin(root, np.concatenate(others)) if others else np.zeros(len(root), bool)
+    free = np.ones(number, bool)
+    free[of[(root == GROUND) | tied]] = False
+    order = np.argsort(root, kind="stable")
+    same = root[order][1:] == root[order][:-1]
+    differ = (of[order][1:] != of[order][:-1]) | (np.abs(ratio[order][1:] - ratio[order][:-1]) > TOLERANCE)
+    clash = np.flatnonzero(same & differ)
+    free[of[order][clash]] = False
+    free[of[order][clash + 1]] = False
+    return free
+
+
 def _solves(space: Space, members: Sequence[tuple[Parameter, int]], weight: np.ndarray) -> bool:
     """Whether the degrees `weight` along the members' axes (the same on all other axes) satisfy every constraint."""
-    wanted: dict[int, float] = {}
-    for parameter, axis in members:
-        for position, f in enumerate(parameter.factors):
-            for root, ratio, value in zip(*_wanted(space, f.axes, f.ids, axis, weight, position), strict=True):
-                if root == GROUND:
-                    if abs(value) > TOLERANCE:
-                        return False
-                elif abs(wanted.setdefault(root, value / ratio) - value / ratio) > TOLERANCE:
-                    return False
-    return True
+    rows = [
+        _wanted(space, f.axes, f.ids, axis, weight, position)
+        for parameter, axis in members
+        for position, f in enumerate(parameter.factors)
+    ]
+    root, ratio, value = (np.concatenate(x) for x in zip(*rows, strict=True))
+    if (np.abs(value[root == GROUND]) > TOLERANCE).any():
+        return False
+    order = np.argsort(root, kind="stable")
+    order = order[root[order] != GROUND]
+    root, wanted = root[order], value[order] / ratio[order]
+    return not ((root[1:] == root[:-1]) & (np.abs(wanted[1:] - wanted[:-1]) > TOLERANCE)).any()
 
 
 def _wanted(
     space: Space, axes: tuple[int, ...], ids: np.ndarray, axis: int, weight: np.ndarray, position: int
-) -> tuple[list[int], list[float], list[float]]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Roots, multipliers and wanted degrees of one factor's variables.
 
     The first factor holds the common scale: others start at zero, so their entries are relative to their first one.
@@ -123,7 +147,7 @@ def _wanted(
     else:
         value = np.full(ids.shape, 0.0 if position else weight[0])
     root, ratio = space.find(ids)
-    return root.ravel().tolist(), ratio.ravel().tolist(), value.ravel().tolist()
+    return root.ravel(), ratio.ravel(), value.ravel()
 
 
 def _parts(classes: np.ndarray, free: np.ndarray) -> tuple[Part, ...]:

@@ -108,7 +108,7 @@ def _only_divides(w: Walk, node: Node, depth: int = 0) -> bool:
         exponent = user.args[1] if len(user.args) > 1 else None
         if name == "pow" and isinstance(exponent, (int, float)) and (exponent < 0 or exponent == 0.5):
             continue
-        if name in ("div", "true_divide") and exponent is node and user.args[0] is not node:
+        if name in ("div", "true_divide") and exponent is node and next(iter(user.args)) is not node:
             continue
         through = (
             "expand",

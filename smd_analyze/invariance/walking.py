@@ -189,9 +189,10 @@ def _step(w: Walk, node: Node, rules: Mapping[str, Callable[..., Outcome]]) -> N
         if rule is None:
             raise NoRule(operation(node))
         w.values[node] = rule(w, node, *node.args, **kwargs)
-    except NoRule:
+    except Exception as error:  # what a rule cannot take is opaque: sound, and said so in a finding
+        name = str(error) if isinstance(error, NoRule) else f"{operation(node)} ({type(error).__name__}: {error})"
         inputs = [v for n in node.all_input_nodes for v in _listed(w.values[n]) if v is not None]
-        out = w.degrees.opaque(inputs, w.shape(node), operation(node))
+        out = w.degrees.opaque(inputs, w.shape(node), name)
         if w.several(node):
             w.values[node] = [None if s is None else plain(s, out.taint) for s in w.shapes(node)]
         else:

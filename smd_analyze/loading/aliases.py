@@ -77,7 +77,7 @@ def sort_out(
         nearest = min(angles.between(m, other) for m in near)
         if nearest > max(FAR, min(3 * spread, VERY_FAR), 1.2 * spread):
             words = (
-                f"lies {np.degrees(nearest):.0f} degrees from the sequence's nearest checkpoint: another run, left out"
+                f"lies {np.degrees(nearest):.0f} degrees from the nearest checkpoint: another run, left out"
             )
             findings.append(Finding("stray-file", "warning", where, words, "Analyse it by itself."))
         elif later(other, of_members):

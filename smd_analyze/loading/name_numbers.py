@@ -11,7 +11,7 @@ EPOCH_WORDS = r"epochs?|ep|e"
 TOKEN = re.compile(
     rf"(?<![a-z])(?P<before>{STEP_WORDS}|{EPOCH_WORDS})?[=_\-]?(?<!\d)(?<!\d\.)"
     rf"(?P<number>\d+(?:\.\d+(?=[kmb](?![a-z0-9])))?)(?P<factor>[kmb](?![a-z0-9]))?(?!\.?\d)"
-    rf"(?:[_\-](?P<after>{STEP_WORDS}|{EPOCH_WORDS})(?![a-z]))?",
+    rf"(?:[_\-](?P<after>{STEP_WORDS}|{EPOCH_WORDS})(?![a-z])(?![=_\-]?\d))?",
     re.IGNORECASE,
 )
 NOISE = re.compile(
@@ -56,13 +56,11 @@ def template(name: str) -> str:
 def varying(names: list[str]) -> list[Number] | None:
     """For each name, the number that tells its members apart: a step before a bare number before an epoch."""
     found = [numbers(n) for n in names]
-    width = min((len(f) for f in found), default=0)
-    if len({len(f) for f in found}) > 1:
-        return None
-    columns = [[f[i] for f in found] for i in range(width)]
-    columns = [c for c in columns if len({n.value for n in c}) == len(c) and len({n.word for n in c}) == 1]
     for word in ("step", "", "epoch"):
-        fitting = [c for c in columns if c[0].word == word]
-        if fitting:
-            return fitting[-1]
+        rows = [[n for n in f if n.word == word] for f in found]
+        if len({len(r) for r in rows}) == 1:
+            columns = [list(c) for c in zip(*rows, strict=True)]
+            fitting = [c for c in columns if len({n.value for n in c}) == len(c)]
+            if fitting:
+                return fitting[-1]
     return None

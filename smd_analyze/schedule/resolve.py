@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from smd_analyze.errors import UsageError
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.run import Run
 from smd_analyze.records.schedule import Schedule
+from smd_analyze.schedule.clock_decay import fill_from_clocks
 from smd_analyze.schedule.found import facts, group_names
 from smd_analyze.schedule.rows import COLUMNS, GroupRows, Row, group_rows
 from smd_analyze.schedule.settings import CallerSettings, read_settings
@@ -35,15 +37,15 @@ NEEDED_FOR = {
 
 
 def resolve_schedule(
-    run: Run, clocks: object = None, settings: Mapping[str, Any] | str | Path | None = None
+    run: Run, clocks: pl.DataFrame | None = None, settings: Mapping[str, Any] | str | Path | None = None
 ) -> Schedule:
     """Learning rate and decay that acted between checkpoints, per parameter group.
 
     The caller's `settings` (a mapping, or the path of a TOML file) win over what the checkpoints say; of the
     checkpoints, values in force win over configured ones. Σ η over an interval is that of the saved scheduler where its
     curve gives every saved learning rate; else the saved values are joined (`series.through`) and the interval's low
-    and high say how far that may be off. `clocks` are not used yet: what files and caller leave open stays
-    null.
+    and high say how far that may be off. `clocks` (the `clocks` table) give Σ ηλ where files and caller leave it
+    open, and a finding where they contradict these.
 
     Raises UsageError where `settings` cannot mean anything; gaps and conflicts are findings.
     """
@@ -81,9 +83,20 @@ def resolve_schedule(
                     _differ("", raw, 'say which is which with [groups."GLOB"] tables in --settings run.toml')
                 )
     rows = [row | {"parameter_group": name} for name, group in named.items() for row in group.rows]
-    findings += _findings(run, {n: g for n, g in named.items() if n in of_parameter.values()} or named, ticks)
+    told = {n: g for n, g in named.items() if n in of_parameter.values()} or named
+    if clocks is not None and clocks.height:
+        rows, disagreements = fill_from_clocks(rows, clocks, of_parameter, ticks)
+        findings += disagreements
+        open_ = {row["parameter_group"] for row in rows if row["weight_decay"] is None and row["sum_decay"] is None}
+        told = {n: g if n in open_ else _without(g, "weight_decay") for n, g in told.items()}
+    findings += _findings(run, told, ticks)
     schema = {column: POLARS[kind] for column, kind in COLUMNS.items()}
     return Schedule(pl.DataFrame(rows, schema=schema), of_parameter, run.step_unit, tuple(findings))
+
+
+def _without(group: GroupRows, key: str) -> GroupRows:
+    """The same rows with `key` no longer counted as missing."""
+    return replace(group, missing=tuple(m for m in group.missing if m != key))
 
 
 def _check_start(caller: CallerSettings, steps: Sequence[int]) -> None:

@@ -20,7 +20,7 @@ from smd_analyze.statistics.sources import RAW, Source, Sources, find_sources
 CHUNK = 1024 * 1024
 SMALL = 1024 * 1024  # a checkpoint up to this size is read whole
 GAP = 32 * 1024  # bytes of others that are read along rather than read around
-SUMS = 16 * 1024 * 1024  # bytes of sums that a worker may hold
+SUMS = 8 * 1024 * 1024  # bytes of sums that a worker may hold
 FEWEST_STEPS = 8
 FEWEST_ITEMS = 8
 

@@ -41,6 +41,8 @@ WORDS = {
     "level_basis": "what the level rests on: theory, extrapolated or measured",
     "norm_basis": "what the equilibrium norm rests on: theory or extrapolated",
     "path": "file or folder of the checkpoint",
+    "identity": "name, size and modification time of every file of the checkpoint",
+    "note": "assumptions and cautions",
     "format": "file format",
     "framework": "trainer that wrote the checkpoint",
     "name": "name of the hyperparameter",

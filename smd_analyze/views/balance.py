@@ -8,10 +8,21 @@ import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter
 
 from smd_analyze.records.report import Report
-from smd_analyze.views.drawing import GREY, IMPLIED, INVARIANT, MEASURED, MOST_PANELS, Picture, legend, nothing, style
+from smd_analyze.views.drawing import (
+    GREY,
+    IMPLIED,
+    INVARIANT,
+    MEASURED,
+    MOST_PANELS,
+    Picture,
+    legend,
+    log_ticks,
+    nothing,
+    style,
+)
 from smd_analyze.views.kinds import kinds, label
 from smd_analyze.views.layers import Row
 from smd_analyze.views.text import counted, present, shorten
@@ -33,7 +44,7 @@ def balance(report: Report) -> Figure:
     path = report.provenance.get("path", "")
     with style():
         drawn = Picture(figsize=(8.5, max(2.6, 1.7 + (0.21 if single else 0.42) * lines)), layout="constrained")
-        drawn.suptitle("Is rotation balanced?" + (f" · {path}" if path else ""), fontsize=11)
+        drawn.suptitle("Is rotation balanced?" + (f" · {shorten(path, 60)}" if path else ""), fontsize=11)
         if not rows:
             nothing(drawn, "no layer has both an angular update and an equilibrium value for it")
             return drawn
@@ -111,11 +122,13 @@ def _kinds(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _axis(ax: Axes, rows: Sequence[Row]) -> None:
+    centres = [ratio[0] for row in rows for ratio in _ratios(row).values()]
     values = [number for row in rows for ratio in _ratios(row).values() for number in ratio if number]
     if max(values) > 3 or min(values) < 1 / 3:
+        low, high = min(1.0, *centres) / 1.6, max(1.0, *centres) * 1.6
         ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_xlim(low, high)
+        log_ticks(ax.xaxis, low, high)
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
         far = max(0.05, *(abs(value - 1) for value in values)) * 1.1

@@ -13,6 +13,7 @@ import polars as pl
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -116,8 +117,7 @@ def figure(shown: Sequence[Panel], title: str, x: str, y: str, sharey: bool = Fa
         ax = drawn.add_subplot(down, across, index + 1, sharex=first, sharey=first if sharey else None)
         ax.set_title(panel.title, fontsize=9, loc="left", pad=11 if panel.note else 3)
         if panel.note:
-            ax.annotate(panel.note, (0.985, 0.965), xycoords="axes fraction", ha="right", va="top", fontsize=7,
-                        color="#606060", bbox=box, zorder=10)  # fmt: skip
+            ax.annotate(panel.note, (0, 1), (0, 3), "axes fraction", "offset points", fontsize=7, color="#606060")
         if index >= count - across:
             ax.set_xlabel(x, fontsize=9)
         ax.tick_params(labelsize=8, length=2.5, labelbottom=index >= count - across)
@@ -158,13 +158,19 @@ def step_name(report: Report) -> str:
     return "step" if unit in ("", "optimizer steps") else unit.removesuffix("s")
 
 
-def milli(ax: Axes, log: bool) -> None:
-    """Show the y axis in thousandths: the data stay in radians."""
-    if log:
+def milli(ax: Axes, limits: tuple[float, float] | None) -> None:
+    """Show the y axis in thousandths: the data stay in radians. `limits` make it logarithmic."""
+    if limits:
         ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.set_ylim(*limits)
+        log_ticks(ax.yaxis, *limits)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 1e3:.6g}"))
+
+
+def log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Ticks at 1, 2, 5 of each decade, or at decades alone where there are more than two."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,), numticks=8))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def values(frame: pl.DataFrame, column: str) -> np.ndarray:

@@ -9,12 +9,15 @@ from rich.table import Table
 from rich.text import Text
 
 
-def grid(heads: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """A table with a line under its heads; columns named in `numbers` are set to the right and never wrap."""
+def grid(
+    heads: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str | Text]], fixed: Sequence[str] = ()
+) -> Table:
+    """A table with a line under its heads. Columns in `numbers` are set to the right; they and `fixed` never wrap."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for head in heads:
         right = head in numbers
-        table.add_column(Text(head), justify="right" if right else "left", no_wrap=right, overflow="fold")
+        still = right or head in fixed
+        table.add_column(Text(head), justify="right" if right else "left", no_wrap=still, overflow="fold")
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     return table

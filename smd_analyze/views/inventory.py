@@ -11,10 +11,11 @@ from rich.text import Text
 from smd_analyze.records.group import Groups, ParameterVerdict
 from smd_analyze.records.run import Run, Setting
 from smd_analyze.views.grid import grid
-from smd_analyze.views.kinds import kinds, label
+from smd_analyze.views.kinds import kinds, label, skeleton
 from smd_analyze.views.layers import SCREEN
 from smd_analyze.views.text import MISSING, counted, fold, given, shorten, size
 
+VECTORS = ("norm gain", "bias")
 ENDS = 6  # checkpoints shown at each end of a long run
 
 
@@ -74,23 +75,30 @@ def print_groups(groups: Groups, console: Console, *, verbose: int = 0) -> None:
     counts = Counter(p.status for p in groups.parameters)
     told = ", ".join(f"{count} {status}" for status, count in counts.most_common())
     head = f"{counted(len(groups.parameters), 'parameter')}: {told}; from {groups.source}"
-    console.print(Text(head, style="bold"))
-    room = max(18, console.width - 68)
-    rows = []
-    for names, verdict in _rows(groups.parameters, bool(verbose)):
-        name = fold(label(names), room) + (f"\n({counted(len(names), 'tensor')})" if len(names) > 1 else "")
-        cells = (verdict.role, verdict.status, verdict.granularity or MISSING, verdict.evidence, verdict.reason)
-        rows.append((name, *cells))
-    console.print(grid(("parameter", "role", "status", "granularity", "evidence", "reason"), (), rows))
+    evidence = {p.evidence for p in groups.parameters}
+    drop = len(evidence) == 1 and len(groups.parameters) > 1  # one word for all needs no column
+    console.print(Text(f"{head}; all {evidence.pop()}" if drop else head, style="bold"))
+    room = max(18, min(30, console.width - 66))
+    heads = ["parameter", "role", "status", "granularity", "evidence", "reason"]
+    rows = [list(row) for row in _group_rows(groups.parameters, room, bool(verbose))]
+    for row in [heads, *rows] if drop else ():
+        del row[4]
+    console.print(grid(heads, (), rows, fixed=heads[:-1]))
 
 
-def _rows(parameters: Sequence[ParameterVerdict], every: bool) -> Iterable[tuple[list[str], ParameterVerdict]]:
-    """Names that share a row, with the verdict that they share."""
-    named = [(p.parameter + (f"[{p.slice}]" if p.slice else ""), p) for p in parameters]
-    if every or len(parameters) <= SCREEN:
-        return [([name], p) for name, p in named]
+def _group_rows(parameters: Sequence[ParameterVerdict], room: int, every: bool) -> Iterable[Sequence[str]]:
+    """One row for each parameter, or, if a screen cannot hold them, for those of one kind with one verdict."""
     same: dict[tuple[str, ...], dict[str, ParameterVerdict]] = {}
-    for name, p in named:
-        key = (p.role, p.status, p.granularity, p.evidence, p.reason)
-        same.setdefault(key, {})[name] = p
-    return [(names, of_key[names[0]]) for of_key in same.values() for names in kinds(of_key, SCREEN).values()]
+    for index, p in enumerate(parameters):
+        alone = (str(index),) if every or len(parameters) <= SCREEN else ()
+        key = (p.role, p.status, p.granularity, p.evidence, skeleton(p.reason), *alone)
+        same.setdefault(key, {})[p.parameter + (f"[{p.slice}]" if p.slice else "")] = p
+    for (role, status, granularity, evidence, *_), found in same.items():
+        parts = list(kinds(found, SCREEN).values())
+        merged = role in VECTORS and len(parts) > 1  # gains and biases are not what this table is about
+        for names in [list(found)] if merged else parts:
+            name = f"{shorten(names[0], room)}, …" if merged else fold(label(names), room)
+            name += f"\n({counted(len(names), 'tensor')})" if len(names) > 1 else ""
+            reasons = list(dict.fromkeys(found[name].reason for name in names))
+            reason = label(reasons) if len(set(map(skeleton, reasons))) == 1 else reasons[0]
+            yield name, role, status, granularity or MISSING, evidence, reason

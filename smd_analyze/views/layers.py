@@ -15,8 +15,8 @@ from smd_analyze.views.text import MISSING, compact, counted, number, present
 SCREEN = 30
 """Rows that a screen holds; more layers than this are shown kind by kind."""
 
-NARROW, WIDE = 96, 150
-"""Columns of a terminal below which fewer, and from which on more numbers are shown."""
+SMALL, NARROW, WIDE = 76, 96, 150
+"""Columns of a terminal below which intervals are left out, below which fewer, and from which on more numbers stand."""
 
 BASES = {"theory": "ᵗ", "extrapolated": "ˣ", "measured": "ᵐ", "stationary stretch": "ᵐ"}
 NUMBERS = re.compile(
@@ -33,6 +33,7 @@ class Column:
     head: str
     scale: float = 1.0
     digits: int = 4
+    interval: bool = True
 
 
 def columns(scale: float, unit: str, reference: bool, width: int) -> list[Column]:
@@ -42,8 +43,8 @@ def columns(scale: float, unit: str, reference: bool, width: int) -> list[Column
         found.append(Column("level", "level\n‖w‖*"))
     equilibrium = "θ* refer.\n" if reference else "θ* equil.\n"
     found += [
-        Column("implied", f"θ₁ implied\n{unit}", scale, 3),
-        Column("measured", f"θ₁ measured\n{unit}", scale, 3),
+        Column("implied", "θ₁\nimplied" if width < SMALL else f"θ₁ implied\n{unit}", scale, 3, width >= SMALL),
+        Column("measured", "θ₁ meas-\nured" if width < SMALL else f"θ₁ measured\n{unit}", scale, 3, width >= SMALL),
         Column("equilibrium", equilibrium + unit, scale, 3),
     ]
     if width >= WIDE:
@@ -81,7 +82,11 @@ def words(value: Any) -> str:
 def _cell(row: Row, column: Column) -> str:
     value = row.get(column.name)
     low, high = row.get(f"{column.name}_low"), row.get(f"{column.name}_high")
-    text = compact(value, low, high, column.scale, column.digits)
+    text = (
+        compact(value, low, high, column.scale, column.digits)
+        if column.interval
+        else number(value, column.digits, column.scale)
+    )
     return text + BASES.get(row.get("level_basis") or "", "") if column.name == "level" and present(value) else text
 
 

@@ -35,6 +35,7 @@ from smd_analyze.views.drawing import (
     style,
     values,
 )
+from smd_analyze.views.text import shorten
 
 __all__ = ["angles", "angular_updates", "balance", "norms", "save_all"]
 
@@ -69,7 +70,8 @@ def angular_updates(report: Report) -> Figure:
     used: Used = {}
     by_norms = report.angular_updates.filter(pl.col("method") == "norms")
     independent = report.angular_updates.filter(pl.col("method") != "norms")
-    log = _wide([*by_norms["angular_update"], *independent["angular_update"]])
+    rest = report.predictions["equilibrium_angular_update"]
+    limits = _log_limits([*by_norms["angular_update"], *independent["angular_update"], *rest])
     with style():
         y = axis_label("angular_update", -3, unit)
         drawn, axes = figure(shown, _title("Angular updates", report), _x(unit), y, sharey=True)
@@ -85,8 +87,8 @@ def angular_updates(report: Report) -> Figure:
             for step, value in _per_step(report.predictions, "equilibrium_angular_update", panel):
                 used.setdefault(name, ax.plot(step, value, drawstyle="steps-pre", lw=1.3, zorder=7, **line)[0])
             _learning_rate(ax, report, panel, used)
-            milli(ax, log)
-        if axes and not log:
+            milli(ax, limits)
+        if axes and not limits:
             axes[0].set_ylim(bottom=0)
         legend(drawn, used)
     return drawn
@@ -138,7 +140,7 @@ def save_all(report: Report, folder: str | Path) -> list[Path]:
 
 def _title(what: str, report: Report) -> str:
     path = report.provenance.get("path", "")
-    return f"{what} · {path}" if path else what
+    return f"{what} · {shorten(path, 60)}" if path else what
 
 
 def _x(unit: str) -> str:
@@ -271,7 +273,9 @@ def _frame(ax: Axes) -> None:
     ax.ticklabel_format(axis="y", useOffset=False)
 
 
-def _wide(found: list[float | None]) -> bool:
-    """Do the values span so much that only a logarithmic axis shows them all?"""
+def _log_limits(found: list[float | None]) -> tuple[float, float] | None:
+    """The ends of a logarithmic axis, if the values span so much that no other shows them all."""
     positive = [value for value in found if value is not None and value > 0]
-    return bool(positive) and max(positive) > 15 * min(positive)
+    if not positive or max(positive) < 15 * min(positive):
+        return None
+    return min(positive) / 1.6, max(positive) * 1.6

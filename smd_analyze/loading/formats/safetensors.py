@@ -37,7 +37,7 @@ def open_document(source: Source, previous: Document | None) -> Document:
     described = 8 + length + max(ends, default=0)
     if described != source.size:
         raise DamagedFile(
-            f"{source.path}: the header describes {described} bytes, the file has {source.size}: truncated, or being written"
+            f"{source.path}: the header describes {described} bytes, the file has {source.size}: truncated?"
         )
     return Document(source.path, FORMAT.name, tree, (source.file,), fingerprint)
 

@@ -4,9 +4,10 @@ from fits_runs import SCALE, chain, group, quantities, schedule, statistics
 from fits_runs import angles as no_angles
 from fits_runs import predictions as no_predictions
 
-from smd_analyze.fits.drop import NOT_SEPARABLE, find_window, fit_ratio
+from smd_analyze.fits.drop import NOT_SEPARABLE, fit_ratio
 from smd_analyze.fits.fitting import fit
 from smd_analyze.fits.regime import regime
+from smd_analyze.fits.window import find_window
 
 T = 3000
 

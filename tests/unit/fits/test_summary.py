@@ -177,6 +177,14 @@ def test_units_that_differ_are_said():
     assert verdict.endswith("1 differs from unit to unit.")
 
 
+def test_a_norm_behind_a_falling_learning_rate_lags():
+    rates = RATES * 0.5 * (1.001 + np.cos(np.pi * np.arange(T) / T))
+    verdict, layer, fits = told({group(): chain(STEPS, rates, 32)}, planned=schedule(STEPS, rates))
+    assert fits["equilibrium_index"]["value"] < -0.3  # the equilibrium falls faster than the norm can
+    assert layer["state"].startswith("norm lags behind the learning rate, EI = -0.")
+    assert verdict.endswith("1 lags behind the learning rate.")
+
+
 def test_tensors_missing_in_a_checkpoint_do_not_break():
     vv = still()
     vv[2] = np.nan

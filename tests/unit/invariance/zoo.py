@@ -58,8 +58,8 @@ def pooled(x):
 @entry
 def conv_bias_batch_norm():  # T1
     net = nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8),
-        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+        nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3),
+        nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
     )  # fmt: skip
     return net, image(), {"0.weight": UNIT, "0.bias": DEAD, "4.weight": UNIT, "4.bias": DEAD, "9.weight": NOT}
 
@@ -197,8 +197,9 @@ def squeeze_excite():  # T11
         return m.fc(pooled(F.relu(m.bn2(gate(m.conv2(h), m.a2, m.b2)))))
 
     net = Net(
-        run, conv1=nn.Conv2d(3, 6, 3, padding=1, bias=False), bn1=nn.BatchNorm2d(6), a1=nn.Linear(6, 3), b1=nn.Linear(3, 6),
-        conv2=nn.Conv2d(6, 6, 1, bias=False), bn2=nn.BatchNorm2d(6), a2=nn.Linear(6, 3), b2=nn.Linear(3, 6), fc=nn.Linear(6, 4),
+        run, conv1=nn.Conv2d(3, 6, 3, padding=1, bias=False), bn1=nn.BatchNorm2d(6), a1=nn.Linear(6, 3),
+        b1=nn.Linear(3, 6), conv2=nn.Conv2d(6, 6, 1, bias=False), bn2=nn.BatchNorm2d(6), a2=nn.Linear(6, 3),
+        b2=nn.Linear(3, 6), fc=nn.Linear(6, 4),
     )  # fmt: skip
     return net, image(), {"conv1.weight": UNIT, "conv2.weight": NOT, "a1.weight": NOT, "b2.weight": NOT}
 
@@ -210,7 +211,8 @@ def branches_before_one_norm():  # T12
         return m.fc(pooled(F.relu(m.bn(m.conv3(h) + m.conv1(h)))))
 
     net = Net(
-        run, conv0=nn.Conv2d(3, 6, 1, bias=False), bn0=nn.BatchNorm2d(6), conv3=nn.Conv2d(6, 6, 3, padding=1, bias=False),
+        run, conv0=nn.Conv2d(3, 6, 1, bias=False), bn0=nn.BatchNorm2d(6),
+        conv3=nn.Conv2d(6, 6, 3, padding=1, bias=False),
         conv1=nn.Conv2d(6, 6, 1, bias=False), bn=nn.BatchNorm2d(6), fc=nn.Linear(6, 4),
     )  # fmt: skip
     return net, image(), {"conv0.weight": UNIT, "conv3.weight": NOT, "conv1.weight": NOT}
@@ -268,7 +270,8 @@ def shared_conv():  # T18
         return m.fc(pooled(F.relu(m.bn2(m.conv(h)))))
 
     net = Net(
-        run, conv0=nn.Conv2d(3, 6, 1, bias=False), bn0=nn.BatchNorm2d(6), conv=nn.Conv2d(6, 6, 3, padding=1, bias=False),
+        run, conv0=nn.Conv2d(3, 6, 1, bias=False), bn0=nn.BatchNorm2d(6),
+        conv=nn.Conv2d(6, 6, 3, padding=1, bias=False),
         bn1=nn.BatchNorm2d(6), bn2=nn.BatchNorm2d(6), fc=nn.Linear(6, 4),
     )  # fmt: skip
     return net, image(), {"conv.weight": UNIT}

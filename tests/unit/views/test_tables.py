@@ -21,7 +21,7 @@ def shown(show, *things, width=100, **options):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("width", [80, 100, 160])
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
 def test_a_net_of_20_layers_fits_the_terminal(width):
     text = shown(tables.print_report, make_report(20), width=width)
     assert max(len(line) for line in text.splitlines()) <= width
@@ -29,6 +29,7 @@ def test_a_net_of_20_layers_fits_the_terminal(width):
         assert any(line.startswith(name) for line in text.splitlines()), name
     assert "agrees" in text
     assert "mrad/step" in text
+    assert "relaxing" in text
 
 
 def test_long_names_are_shortened_in_the_middle_and_the_state_stays():
@@ -187,3 +188,31 @@ def test_tables_import_neither_matplotlib_nor_torch():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert json.loads(out) == []
+
+
+def test_one_state_for_all_that_are_not_invariant_is_said_once():
+    report = make_report(8)
+    free = report.layers.with_columns(
+        pl.lit("not invariant").alias("status"), pl.lit("theory is no measure").alias("state")
+    )
+    text = shown(tables.print_report, replace(report, layers=free))
+    assert text.count("theory is no measure") == 1
+    assert "  state" not in text
+
+
+def test_columns_without_any_number_are_left_out():
+    report = make_report(8)
+    without = report.layers.with_columns(pl.lit(None, dtype=pl.Float64).alias("measured"))
+    text = shown(tables.print_report, replace(report, layers=without))
+    assert "θ₁ implied" in text
+    assert "θ₁ measured" not in text
+
+
+def test_progress_is_silent_where_nobody_watches(capsys):
+    from smd_analyze.views.progress import bar
+
+    with bar() as tell:
+        tell(0.5, "reading [bold]")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.strip() == ""

@@ -1,7 +1,7 @@
 import pytest
 
 from smd_analyze.views.kinds import kinds, label
-from smd_analyze.views.text import angle_scale, fold, given, interval, number, shorten, size
+from smd_analyze.views.text import angle_scale, compact, fold, given, interval, number, shorten, size
 
 
 @pytest.mark.parametrize(
@@ -23,10 +23,18 @@ def test_an_interval_has_the_digits_that_it_knows(ends, text):
     assert interval(*ends) == text
 
 
+@pytest.mark.parametrize(
+    ("ends", "text"),
+    [((1.45, 1.43, 1.54), "1.45±0.09"), ((8.5e-5, 5.8e-5, 1e-4), "8.5e-5±3e-5"), ((1.45, None, None), "1.45")],
+)
+def test_a_narrow_column_shows_the_wider_side(ends, text):
+    assert compact(*ends) == text
+
+
 def test_names():
     assert shorten("short", 10) == "short"
     assert shorten("a_very_long_name_indeed", 10) == "a_ve…ndeed"
-    assert fold("layer{1..4}.*.conv1", 11) == "layer{1.\n.4}.*.conv1" or "\n" in fold("layer{1..4}.*.conv1", 11)
+    assert fold("layer{1..4}.*.conv1", 12) == "layer{1..4}\n.*.conv1"
     assert given(5e-4) == "0.0005"
     assert size(12_345_678) == "12.3 MB"
     assert size(None) == "–"

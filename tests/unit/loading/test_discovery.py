@@ -1,0 +1,234 @@
+"""load_run on folders with the mess of real ones."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from smd_analyze.errors import DamagedFile, NothingToAnalyse, UsageError
+from smd_analyze.loading.discovery import load_run
+from smd_analyze.records.run import Run
+
+
+def state(step: int, width: int = 8, seed: int = 0) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    base = {"a.weight": torch.randn(width, 6), "a.bias": torch.randn(width), "b.weight": torch.randn(3, width)}
+    return {n: t * (1 + 0.01 * step) for n, t in base.items()}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for step in (5, 10, 20):
+        torch.save(state(step), tmp_path / f"step_{step}.pt")
+    return tmp_path
+
+
+def codes(run: Run) -> dict[str, str]:
+    return {Path(f.where).name: f.code for f in run.findings}
+
+
+def test_copies_under_a_label_are_aliases(folder: Path) -> None:
+    shutil.copy(folder / "step_20.pt", folder / "last.pt")
+    torch.save(state(10), folder / "model_best.pt")
+    (folder / "latest.pt").symlink_to(folder / "step_20.pt")
+    run = load_run(folder)
+    assert [c.step for c in run.checkpoints] == [5, 10, 20]
+    assert {k: Path(v).name for k, v in run.aliases.items()} == {
+        "last": "step_20.pt", "best": "step_10.pt", "latest": "step_20.pt",
+    }  # fmt: skip
+
+
+def test_a_final_file_of_another_run_is_a_stray(folder: Path) -> None:
+    torch.save(state(30, seed=1), folder / "net_final.pt")
+    torch.save(state(30, width=9), folder / "final.pt")
+    run = load_run(folder)
+    assert len(run.checkpoints) == 3
+    assert codes(run)["net_final.pt"] == codes(run)["final.pt"] == "stray-file"
+    assert any("another run" in f.message for f in run.findings)
+
+
+def test_a_final_file_with_a_later_step_of_its_own_joins(tmp_path: Path) -> None:
+    for step, name in ((5, "ckpt_1.pt"), (10, "ckpt_2.pt"), (12, "final.pt")):
+        torch.save({"model": state(step), "global_step": step}, tmp_path / name)
+    run = load_run(tmp_path)
+    assert [c.step for c in run.checkpoints] == [5, 10, 12]
+    assert codes(run) == {"final.pt": "later-label"}
+
+
+def test_damaged_and_foreign_files_are_findings_and_the_rest_goes_on(folder: Path) -> None:
+    data = (folder / "step_10.pt").read_bytes()
+    (folder / "step_15.pt").write_bytes(data[: len(data) // 2])
+    (folder / "step_16.pt").write_bytes(b"")
+    (folder / "pointer_1.pt").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    (folder / "notes.txt").write_text("hello")
+    (folder / "log.json").write_text("{}")
+    run = load_run(folder)
+    assert [c.step for c in run.checkpoints] == [5, 10, 20]
+    assert codes(run) == {
+        "step_15.pt": "damaged-file",
+        "step_16.pt": "not-a-checkpoint",
+        "pointer_1.pt": "not-a-checkpoint",
+    }
+
+
+def test_a_pipe_does_not_block(folder: Path) -> None:
+    os.mkfifo(folder / "step_99.pt")
+    assert codes(load_run(folder)) == {"step_99.pt": "not-a-checkpoint"}
+
+
+def test_a_tensor_that_changes_shape_is_left_out_where_it_deviates(folder: Path) -> None:
+    torch.save(state(15, width=9), folder / "step_15.pt")
+    run = load_run(folder)
+    assert [c.step for c in run.checkpoints] == [5, 10, 15, 20]
+    assert [set(c.parameters) for c in run.checkpoints] == [{"a.weight", "a.bias", "b.weight"}] * 2 + [set()] + [
+        {"a.weight", "a.bias", "b.weight"}
+    ]
+    assert codes(run) == {"a.weight": "shape-changes", "a.bias": "shape-changes", "b.weight": "shape-changes"}
+
+
+def test_a_parameter_that_is_missing_somewhere_is_a_finding(folder: Path) -> None:
+    short = state(15)
+    del short["a.bias"]
+    torch.save(short, folder / "step_15.pt")
+    run = load_run(folder)
+    assert set(run.checkpoints[2].parameters) == {"a.weight", "b.weight"}
+    assert codes(run) == {"a.bias": "parameter-missing"}
+
+
+def test_a_second_sequence_is_named_and_can_be_picked(folder: Path) -> None:
+    for step in (1, 2):
+        torch.save(state(step, width=4), folder / f"critic-{step}.pt")
+    run = load_run(folder)
+    assert len(run.checkpoints) == 3
+    assert any("critic-#.pt" in f.message and "--run" in f.remedy for f in run.findings)
+    assert [c.step for c in load_run(folder, run="critic-#.pt").checkpoints] == [1, 2]
+    with pytest.raises(UsageError, match="step_#.pt"):
+        load_run(folder, run="nobody")
+
+
+def test_steps_include_and_exclude(folder: Path) -> None:
+    assert [c.step for c in load_run(folder, steps="10:20").checkpoints] == [10, 20]
+    assert [c.step for c in load_run(folder, steps=":5").checkpoints] == [5]
+    assert set(load_run(folder, include=["a.*"], exclude=["*.bias"]).checkpoints[0].parameters) == {"a.weight"}
+    for bad in ("30:40", "5", "a:b"):
+        with pytest.raises(UsageError):
+            load_run(folder, steps=bad)
+    with pytest.raises(UsageError, match="no parameter is left"):
+        load_run(folder, include=["nothing"])
+
+
+def test_one_file_is_a_run_of_one(folder: Path) -> None:
+    run = load_run(folder / "step_10.pt")
+    assert [c.step for c in run.checkpoints] == [10]
+    assert run.step_unit == "optimizer steps"
+
+
+def test_nothing_to_analyse_says_what_was_seen(tmp_path: Path) -> None:
+    with pytest.raises(NothingToAnalyse, match="no such file"):
+        load_run(tmp_path / "missing")
+    with pytest.raises(NothingToAnalyse, match="holds no checkpoints"):
+        load_run(tmp_path)
+    (tmp_path / "a.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(NothingToAnalyse, match="git lfs pull"):
+        load_run(tmp_path)
+
+
+def test_a_file_that_changes_after_it_was_listed_is_noticed(folder: Path) -> None:
+    run = load_run(folder)
+    torch.save(state(99), folder / "step_5.pt")
+    os.utime(folder / "step_5.pt", ns=(1, 1))
+    with pytest.raises(DamagedFile, match=r"step_5\.pt.*changed"):
+        run.checkpoints[0].parameters["a.weight"].read()
+    assert run.checkpoints[1].parameters["a.weight"].load().shape == (8, 6)
+
+
+def test_two_runs_under_one_template_are_not_mixed(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        torch.save(state(step), tmp_path / f"m{step}.pt")
+    torch.save({"other.weight": torch.ones(3, 3)}, tmp_path / "m4.pt")
+    assert [c.step for c in load_run(tmp_path).checkpoints] == [1, 2, 3]
+
+
+def test_averaged_weights_can_be_picked(tmp_path: Path) -> None:
+    for step in (1, 2):
+        made = {"model": state(step), "ema": {f"module.{n}": t * 2 for n, t in state(step).items()}, "step": step}
+        torch.save(made, tmp_path / f"c{step}.pt")
+    live, averaged = load_run(tmp_path), load_run(tmp_path, weights="ema")
+    for a, b in zip(live.checkpoints, averaged.checkpoints, strict=True):
+        np.testing.assert_array_equal(a.parameters["a.weight"].read() * 2, b.parameters["a.weight"].read())
+        np.testing.assert_array_equal(a.variants["ema"]["b.weight"].read(), b.parameters["b.weight"].read())
+    with pytest.raises(UsageError, match="live, ema"):
+        load_run(tmp_path, weights="master")
+
+
+def test_tied_weights_are_counted_once(tmp_path: Path) -> None:
+    shared = torch.ones(5, 4)
+    torch.save({"emb.weight": shared, "head.weight": shared, "fc.weight": torch.ones(2, 2)}, tmp_path / "step_1.pt")
+    run = load_run(tmp_path)
+    assert set(run.checkpoints[0].parameters) == {"emb.weight", "fc.weight"}
+    assert [(f.code, f.where) for f in run.findings] == [("tied-parameter", "head.weight")]
+
+
+def test_shards_that_leave_their_folder_are_refused(tmp_path: Path) -> None:
+    here = tmp_path / "checkpoint-1"
+    here.mkdir()
+    save_file({"w": np.ones((2, 2), np.float32)}, tmp_path / "secret.safetensors")
+    save_file({"w": np.ones((2, 2), np.float32)}, here / "model-00001-of-00001.safetensors")
+    (here / "model.safetensors.index.json").write_text('{"weight_map": {"w": "../secret.safetensors"}}')
+    run = load_run(tmp_path)
+    assert [Path(c.path).name for c in run.checkpoints] == ["secret.safetensors"]
+    assert codes(run)["checkpoint-1"] == "unsafe-file"
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    here = tmp_path / "checkpoint-1"
+    here.mkdir()
+    save_file({"w": np.ones((2, 2), np.float32)}, here / "model-00001-of-00002.safetensors")
+    (here / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"w": "model-00001-of-00002.safetensors", "v": "model-00002-of-00002.safetensors"}}'
+    )
+    with pytest.raises(NothingToAnalyse, match="model-00002-of-00002.safetensors is missing"):
+        load_run(tmp_path)
+
+
+def test_gpt2_projections_are_known_by_their_shape(tmp_path: Path) -> None:
+    made = {
+        "h.0.attn.c_attn.weight": torch.ones(4, 12),
+        "h.0.attn.c_proj.weight": torch.ones(4, 4),
+        "wte.weight": torch.ones(9, 4),
+    }
+    torch.save(made, tmp_path / "step_1.pt")
+    torch.save({n: t.t().contiguous() for n, t in made.items()}, tmp_path / "other.pt")
+    transposed = load_run(tmp_path / "step_1.pt").checkpoints[0].parameters
+    assert [transposed[n].layout for n in made] == ["IO", "IO", None]
+    usual = load_run(tmp_path / "other.pt").checkpoints[0].parameters
+    assert [usual[n].layout for n in made] == ["OI", "OI", None]
+
+
+def test_known_folders_that_are_not_read_are_called_by_their_name(folder: Path) -> None:
+    (folder / "step-5").mkdir()
+    (folder / "step-5" / ".metadata").write_bytes(b"\x80\x02.")
+    (folder / "step-5" / "__0_0.distcp").write_bytes(b"x")
+    run = load_run(folder)
+    assert any("torch.distributed" in f.message for f in run.findings)
+    assert len(run.checkpoints) == 3
+
+
+def test_no_descriptor_stays_open(folder: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    run = load_run(folder)
+    run.checkpoints[0].parameters["a.weight"].read()
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_listing_imports_no_torch(folder: Path) -> None:
+    import subprocess
+    import sys
+
+    code = f"import sys; from smd_analyze.loading.discovery import load_run; load_run({str(folder)!r}); print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 TOLERANCE = 0.1
+MARGIN = 0.05  # what a norm that counts as stationary (EI within ±0.1) may turn off: θ² is 1 + EI times its equilibrium
 LEVEL = 0.95
 ROWS = 3  # measurements from which their scatter is used
 AGREES = "agrees with theory"
@@ -26,14 +27,19 @@ class Ratio:
 
     @property
     def outcome(self) -> str:
-        """Agrees: within ±TOLERANCE, or around 1 with half-width up to it. Differs: neither, and 1 is outside."""
+        """What the interval may claim.
+
+        Differs: it lies outside 1 ± MARGIN. Agrees: it lies within 1 ± TOLERANCE, or it meets 1 ± MARGIN, is no wider
+        than ± TOLERANCE and its value is no further off. Else it is not precise enough.
+        """
         if not np.isfinite(self.low + self.high):
             return UNSURE
-        inside = self.low >= 1 - TOLERANCE and self.high <= 1 + TOLERANCE
-        around = self.low <= 1 <= self.high
-        if inside or (around and self.high - self.low <= 2 * TOLERANCE):
-            return AGREES
-        return UNSURE if around else DIFFERS
+        within = self.low >= 1 - TOLERANCE and self.high <= 1 + TOLERANCE
+        meets = self.low <= 1 + MARGIN and self.high >= 1 - MARGIN
+        if not meets and not within:
+            return DIFFERS
+        sharp = self.high - self.low <= 2 * TOLERANCE and abs(self.value - 1) <= TOLERANCE
+        return AGREES if within or sharp else UNSURE
 
 
 def rms_interval(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> Ratio | None:

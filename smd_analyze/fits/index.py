@@ -114,11 +114,11 @@ def stationarity(found: Blocks) -> Stationarity:
     The earliest such block: from it on the equivalence test holds (90 % interval of the mean within ±TOLERANCE), no
     block's own median is further out than TOLERANCE and two standard deviations of the later half, and 80 % of the
     units lie within SPREAD: a median of 0 between units that grow and units that shrink is no equilibrium. If it holds
-    somewhere, the summary is that of the stationary blocks, else of all.
+    somewhere, the summary is that of the stationary blocks, else of the last FEWEST: where the norm stands now.
     """
     median = found.median
     begin = _earliest(found, median)
-    use = begin if begin is not None else 0
+    use = begin if begin is not None else max(len(median) - FEWEST, 0)
     value, low, high = mean_interval(median[use:], found.weight[use:], LEVEL)
     p10, p90 = _spread(found, use)
     first = int(found.edges[use])

@@ -22,6 +22,11 @@ def same(w: Walk, node: Node, x: Any, *_: Any, **__: Any) -> Value:
     return w.value(x)
 
 
+def detached(w: Walk, node: Node, x: Any, *_: Any) -> Value:
+    """No gradient comes back through it: what is invariant only thanks to it does not feel a gradient across its scale."""
+    return w.degrees.fixed(w.value(x), cause="a detached copy of it is used: the gradient does not see that path")
+
+
 def negative(w: Walk, node: Node, x: Any) -> Value:
     """−x."""
     value = w.value(x)
@@ -309,8 +314,8 @@ FIXED_FUNCTIONS = (
 )  # fmt: skip
 RULES = {
     **dict.fromkeys(
-        ("clone", "alias", "detach", "_to_copy", "contiguous", "lift_fresh_copy", "lift_fresh", "type_as", "to",
-         "positive", "real", "detach_copy", "alias_copy"), same,
+        ("clone", "alias",  "_to_copy", "contiguous", "lift_fresh_copy", "lift_fresh", "type_as", "to",
+         "positive", "real",  "alias_copy"), same,
     ),
     **dict.fromkeys(("relu", "leaky_relu", "abs", "rrelu", "rrelu_with_noise"), homogeneous),
     **dict.fromkeys(FIXED_FUNCTIONS, fixed),
@@ -326,7 +331,7 @@ RULES = {
         ("ones", "ones_like", "full", "full_like", "new_ones", "new_full", "arange", "scalar_tensor", "rand", "randn",
          "rand_like", "randn_like", "eye", "linspace", "bernoulli", "randint", "one_hot", "randperm"), made,
     ),
-    "neg": negative, "native_dropout": native_dropout, "clamp": clamp, "clip": clamp, "clamp_min": clamp,
+    "detach": detached, "detach_copy": detached, "neg": negative, "native_dropout": native_dropout, "clamp": clamp, "clip": clamp, "clamp_min": clamp,
     "clamp_max": clamp_max, "add": add, "sub": subtract, "rsub": subtract, "mul": multiply, "multiply": multiply,
     "div": divide, "true_divide": divide, "addcmul": addcmul, "lerp": lerp, "pow": power, "sqrt": square_root,
     "rsqrt": reciprocal_root, "reciprocal": reciprocal, "square": square, "glu": gated, "prelu": prelu,

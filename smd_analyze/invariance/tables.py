@@ -28,6 +28,7 @@ def groups_of(
     Groups are the invariant tensors and slices, the joint sets, and all other weight matrices; vectors by themselves
     (gains, biases) only where `include` names them. `include` and `exclude` are globs on parameter names.
     """
+    include, exclude = ((x,) if isinstance(x, str) else tuple(x) for x in (include, exclude))
     owner = {name: group for group, names in parameter_groups.items() for name in names}
     slices: dict[str, int] = {}
     for verdict in verdicts:

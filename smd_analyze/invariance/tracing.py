@@ -44,8 +44,8 @@ class Graph:
         """All nodes in the order of computation."""
         return list(self.module.graph.nodes)
 
-    def attribute(self, target: str) -> torch.Tensor:
-        """A tensor stored in the graph module."""
+    def attribute(self, target: str) -> Any:
+        """What is stored in the graph module under that name: a tensor, or the body of a branch."""
         found: Any = self.module
         for word in target.split("."):
             found = getattr(found, word)
@@ -79,17 +79,23 @@ def _groups(node: Node, name: str) -> int:
     return found if isinstance(found, int) else 1
 
 
+class _Note:
+    """A text that survives tracing, which puts back what it changes on modules."""
+
+    text = ""
+
+
 class _Training(nn.Module):
     """The model with one flat tuple of tensors as output: those that a loss would read."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.read = ""
+        self.note = _Note()
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
         """The model's output tensors."""
-        tensors, self.read = read_outputs(self.model(*args, **kwargs))
+        tensors, self.note.text = read_outputs(self.model(*args, **kwargs))
         if not tensors:
             raise ValueError("the model returns no floating-point tensor")
         return tensors
@@ -180,7 +186,7 @@ def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     kinds = [spec.kind for spec in program.graph_signature.output_specs]
     returned = _output_node(program.graph_module).args[0]
     outputs = [n for n, k in zip(returned, kinds, strict=True) if k == OutputKind.USER_OUTPUT and isinstance(n, Node)]  # pyright: ignore
-    return _graph(model, program.graph_module, parameters, constants, outputs, wrapped.read)
+    return _graph(model, program.graph_module, parameters, constants, outputs, wrapped.note.text)
 
 
 def _recorded(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Graph:
@@ -208,7 +214,7 @@ def _recorded(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     }
     returned = _output_node(module).args[0]
     outputs = [n for n in (returned if isinstance(returned, (tuple, list)) else [returned]) if isinstance(n, Node)]
-    return _graph(model, module, names, constants, outputs, wrapped.read)
+    return _graph(model, module, names, constants, outputs, wrapped.note.text)
 
 
 def _graph(

@@ -21,7 +21,7 @@ IGNORED = ("dtype", "layout", "device", "pin_memory", "memory_format", "non_bloc
 RANDOM = ("rand", "randn", "rand_like", "randn_like", "bernoulli", "native_dropout", "dropout", "randint", "randperm")
 MOST_FOLDED = 2_000_000  # elements of a tensor computed from constants; larger ones are treated as data
 REACHES = "it reaches the output {place} with no normalization on the way that divides its scale out"
-VIEWS = ("alias", "clone", "detach", "_to_copy", "type_as", "contiguous")
+VIEWS = ("alias", "clone", "_to_copy", "type_as", "contiguous")
 
 
 class NoRule(Exception):
@@ -114,8 +114,10 @@ def walk(graph: Graph, rules: Mapping[str, Callable[..., Outcome]], owner: Calla
         if node.op == "placeholder":
             _leaf(w, node, owner)
         elif node.op == "get_attr":
-            w.known[node] = graph.attribute(str(node.target))
-            w.values[node] = known_value(w.known[node])
+            stored = graph.attribute(str(node.target))
+            if isinstance(stored, torch.Tensor):
+                w.known[node] = stored
+            w.values[node] = known_value(stored) if isinstance(stored, torch.Tensor) else constant()
         elif node.op == "call_function" and node in needed:
             w.degrees.space.place = node
             _step(w, node, rules)

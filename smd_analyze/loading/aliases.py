@@ -52,7 +52,7 @@ def label_of(name: str) -> str:
 def sort_out(
     members: Sequence[T], rest: Sequence[T], of_members: Sequence[Alike], of_rest: Sequence[Alike]
 ) -> tuple[list[T], dict[str, str], list[Finding]]:
-    """Members (a later "last" joins them), label → path of the repeated member, findings for the rest."""
+    """Members (a "last" at a step of its own joins them), label → path of what it repeats, findings for the rest."""
     kept = list(members)
     aliases: dict[str, str] = {}
     findings: list[Finding] = []
@@ -76,15 +76,12 @@ def sort_out(
         spread = angles.spread(near)
         nearest = min(angles.between(m, other) for m in near)
         if nearest > max(FAR, min(3 * spread, VERY_FAR), 1.2 * spread):
-            words = (
-                f"lies {np.degrees(nearest):.0f} degrees from the nearest checkpoint: another run, left out"
-            )
+            words = f"lies {np.degrees(nearest):.0f} degrees from the nearest checkpoint: another run, left out"
             findings.append(Finding("stray-file", "warning", where, words, "Analyse it by itself."))
-        elif later(other, of_members):
+        elif has_own_step(other, of_members):
             kept.append(one)
-            findings.append(
-                Finding("later-label", "note", where, "is later than all numbered files and joins the sequence")
-            )
+            words = "is named otherwise, but stands at an optimizer step of its own and joins the sequence"
+            findings.append(Finding("joins-sequence", "note", where, words))
         else:
             words = "has the sequence's tensors but is none of its steps: left out"
             findings.append(
@@ -93,15 +90,12 @@ def sort_out(
     return kept, aliases, findings
 
 
-def later(one: Alike, members: Sequence[Alike]) -> bool:
-    """A "last" or "final" whose own optimizer step is greater than that of every member, from one source."""
-    if label_of(one.name) not in ("last", "latest", "final", "end", "current"):
-        return False
+def has_own_step(one: Alike, members: Sequence[Alike]) -> bool:
+    """Its file states an optimizer step that none of the members has, and all of them state theirs in the same way."""
     for fact in one.facts:
-        if fact.unit == STEPS and not isinstance(fact.value, Place):
-            found = [next((f.value for f in m.facts if f.source == fact.source), None) for m in members]
-            steps = [s for s in found if isinstance(s, int | float)]
-            return len(steps) == len(members) and max(steps) < fact.value
+        if fact.unit == STEPS:
+            steps = [f.value for m in members for f in m.facts if f.source == fact.source]
+            return len(steps) == len(members) == len(set(steps)) and fact.value not in steps
     return False
 
 

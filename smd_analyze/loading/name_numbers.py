@@ -9,7 +9,7 @@ FACTORS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 STEP_WORDS = r"global[_-]?step|steps?|iter(?:ation)?s?|it|ba|batch(?:es)?|updates?"
 EPOCH_WORDS = r"epochs?|ep|e"
 TOKEN = re.compile(
-    rf"(?<![a-z])(?P<before>{STEP_WORDS}|{EPOCH_WORDS})?[=_\-]?(?<!\d)(?<!\d\.)"
+    rf"(?:(?<![a-z])(?P<before>{STEP_WORDS}|{EPOCH_WORDS}))?[=_\-]?(?<!\d)(?<!\d\.)"
     rf"(?P<number>\d+(?:\.\d+(?=[kmb](?![a-z0-9])))?)(?P<factor>[kmb](?![a-z0-9]))?(?!\.?\d)"
     rf"(?:[_\-](?P<after>{STEP_WORDS}|{EPOCH_WORDS})(?![a-z])(?![=_\-]?\d))?",
     re.IGNORECASE,

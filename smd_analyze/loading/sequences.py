@@ -51,7 +51,7 @@ def pick_sequence(opened: Sequence[Opened], run: str | None, root: str) -> tuple
     found = sequences_of(opened)
     if run is not None:
         for one in opened:  # single files may be asked for too
-            if not any(one in group for group in found.values()):
+            if not any(one is other for group in found.values() for other in group):
                 found.setdefault(template(one.unit.name), []).append(one)
         wanted = [n for n in found if n == run] or [n for n in found if run in n.split("/")]
         wanted = wanted or [n for n in found if run in n]

@@ -57,6 +57,9 @@ def order(members: Sequence[Member], where: str, steps_per_epoch: float | None =
         choice.unit = STEPS
     elif choice.unit != STEPS:
         count_batches(choice, [m.batches for m in members], where)
+    if choice.unit == STEPS and all(m.batches == v + 1 for m, v in zip(members, choice.values, strict=True)):
+        words = f"{choice.source} counts from zero: one more batch was seen than it says"
+        choice.findings.append(Finding("steps-from-zero", "note", where, words))
     steps = tuple(round(v) for v in choice.values)
     return Order(steps, choice.unit, choice.source, tuple(choice.findings))
 

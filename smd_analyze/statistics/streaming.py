@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
@@ -87,7 +89,7 @@ def choose_device(device: str, nbytes: int) -> str:
 
     Raises: UsageError for a device that is not there.
     """
-    if device == "cpu" or (device == "auto" and nbytes < DEVICE_PAYS):
+    if device == "cpu" or (device == "auto" and (nbytes < DEVICE_PAYS or not _driver())):
         return "cpu"
     if device not in ("auto", "cuda"):
         raise UsageError(f"device {device!r} is not known: choose auto, cpu or cuda")
@@ -98,6 +100,11 @@ def choose_device(device: str, nbytes: int) -> str:
     if device == "cuda":
         raise UsageError("device cuda was asked for, but torch sees no CUDA GPU here: use --device cpu (or auto)")
     return "cpu"
+
+
+def _driver() -> bool:
+    """Is there a sign of an NVIDIA driver? Asking torch costs seconds and 200 MB."""
+    return os.name == "nt" or any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg"))
 
 
 def _summers(place: str, files: Files, workers: int) -> list[Summer]:

@@ -14,13 +14,14 @@ from smd_analyze.views.findings import print_findings
 from smd_analyze.views.grid import grid
 from smd_analyze.views.inventory import print_groups, print_run
 from smd_analyze.views.layers import BASES, SCREEN, Column, Row, columns, rows_of
-from smd_analyze.views.text import angle_scale, counted, fold, present, shorten
+from smd_analyze.views.text import angle_scale, counted, fold, present
 
 __all__ = ["console", "print_findings", "print_groups", "print_report", "print_run"]
 
 PIPED = 100  # columns of a table that goes to a file or a pipe
 STATE = 20  # columns that the words of a state get at least, if a long name asks for room
 BASIS_WORDS = {"ᵗ": "from theory", "ˣ": "extrapolated from the same norms", "ᵐ": "measured where it is stationary"}
+GUESS, IF_INVARIANT = "?", " (if invariant)"
 REFERENCE = "Not scale-invariant weights: theory as reference only"
 
 
@@ -77,15 +78,16 @@ def _print_layers(
         for i, column in enumerate(shown)
     ]
     room = console.width - sum(widths) - 2 * (len(widths) + 1)
-    longest = max(len(group.partition("\n")[0]) for group, _, _ in rows)
+    longest = 2 + max(len(group.partition("\n")[0]) for group, _, _ in rows)
     name = min(longest, max(14, room - (0 if common else STATE)))
     guessed = {row["group"] for row in layers if row["evidence"] == "guessed"}
     lines = []
     for group, cells, state in rows:
         first, _, second = group.partition("\n")
-        short = f"{fold(first, name)}\n{second}" if second else shorten(first, name)
-        line = [Text(short, style="italic" if group in guessed else ""), *cells]
-        lines.append(line if common else [*line, state])
+        short = fold(first, name) + (f"\n{second}" if second else "")
+        if not title and (group in guessed or len(guessed) == len(layers)):
+            short, state = f"{short} {GUESS}", state.replace(IF_INVARIANT, "")
+        lines.append([short, *cells] if common else [short, *cells, state])
     heads = [column.head for column in shown]
     console.print(grid(["layer", *heads] + ([] if common else ["state"]), heads, lines))
     console.print()
@@ -100,6 +102,8 @@ def _legend(layers: Sequence[Row], invariant: Sequence[Row], every: bool) -> Ite
     if used:
         told = ", ".join(f"{mark} {BASIS_WORDS[mark]}" for mark in BASIS_WORDS if mark in used)
         yield f"level: the norm that the layer settles at; {told}"
+    if any(row["evidence"] == "guessed" for row in invariant):
+        yield f"{GUESS} scale invariance is guessed from names and shapes: what is said holds if it is so (--model proves)."
     if not every and max(len(invariant), len(layers) - len(invariant)) > SCREEN:
         yield "Layers of one kind: median, and below it the range; -v shows every layer."
 

@@ -1,7 +1,7 @@
 """One reference run, written by every writer, read through every reader.
 
-Steps 2, 10 and 100; the weights double from each to the next and no two elements are equal, so that any mix-up of order,
-scale or axis shows (idea: MDAnalysis, testsuite, BaseReference).
+Steps 2, 10 and 100; the weights double from each to the next and no two elements are equal, so that any mix-up of
+order, scale or axis shows (idea: MDAnalysis, testsuite, BaseReference).
 """
 
 import json

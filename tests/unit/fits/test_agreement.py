@@ -7,12 +7,13 @@ from smd_analyze.fits.agreement import AGREES, DIFFERS, UNSURE, Ratio, rms_inter
 @pytest.mark.parametrize(
     ("low", "high", "outcome"),
     [
-        (0.98, 1.02, AGREES), (1.01, 1.05, AGREES), (0.88, 1.05, AGREES), (0.7, 1.2, UNSURE), (1.05, 1.15, DIFFERS),
-        (1.2, 1.3, DIFFERS), (np.nan, np.nan, UNSURE),
+        (0.98, 1.02, AGREES), (1.01, 1.05, AGREES), (0.91, 0.94, AGREES), (0.88, 1.05, AGREES), (0.895, 0.986, AGREES),
+        (0.82, 0.96, UNSURE), (0.7, 1.2, UNSURE), (1.06, 1.15, DIFFERS), (0.8, 0.94, DIFFERS), (1.2, 1.3, DIFFERS),
+        (np.nan, np.nan, UNSURE),
     ],
 )  # fmt: skip
 def test_what_an_interval_may_claim(low, high, outcome):
-    assert Ratio(1.0, low, high, 3, "").outcome == outcome
+    assert Ratio(0.5 * (low + high), low, high, 3, "").outcome == outcome
 
 
 def test_three_rows_use_their_scatter_and_two_their_own_ends():

@@ -84,6 +84,14 @@ def test_a_steady_climb_is_never_stationary():
     assert found.value == pytest.approx(0.4, rel=1e-6)
 
 
+def test_without_an_equilibrium_the_index_is_that_of_now():
+    index = np.linspace(-0.9, -0.3, 20)[:, None]
+    found = stationarity(Blocks(np.arange(21), index, np.full(20, 1 / 20)))
+    assert found.since is None
+    assert found.value == pytest.approx(index[-5:].mean())
+    assert found.first == 15
+
+
 def test_one_early_leap_is_not_averaged_away():
     index = np.zeros((40, 1))
     index[0] = 0.8

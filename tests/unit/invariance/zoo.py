@@ -384,6 +384,17 @@ def weight_norm_and_cosine_head():  # T16
 
 
 @entry
+def detached_norm():
+    def run(m, x):
+        a, b = m.a(x), m.b(x)
+        a = a / a.norm(dim=-1, keepdim=True).detach()
+        return m.out(torch.tanh(a + b / b.norm(dim=-1, keepdim=True)))
+
+    net = Net(run, a=nn.Linear(7, 8, bias=False), b=nn.Linear(7, 8, bias=False), out=nn.Linear(8, 3))
+    return net, vector(), {"a.weight": NOT, "b.weight": WHOLE}
+
+
+@entry
 def tied_transposed():  # T18
     class Tied(nn.Module):
         def __init__(self):

@@ -51,12 +51,12 @@ def test_a_final_file_of_another_run_is_a_stray(folder: Path) -> None:
     assert any("another run" in f.message for f in run.findings)
 
 
-def test_a_final_file_with_a_later_step_of_its_own_joins(tmp_path: Path) -> None:
+def test_a_final_file_with_a_step_of_its_own_joins(tmp_path: Path) -> None:
     for step, name in ((5, "ckpt_1.pt"), (10, "ckpt_2.pt"), (12, "final.pt")):
         torch.save({"model": state(step), "global_step": step}, tmp_path / name)
     run = load_run(tmp_path)
     assert [c.step for c in run.checkpoints] == [5, 10, 12]
-    assert codes(run) == {"final.pt": "later-label"}
+    assert codes(run) == {"final.pt": "joins-sequence"}
 
 
 def test_damaged_and_foreign_files_are_findings_and_the_rest_goes_on(folder: Path) -> None:
@@ -229,6 +229,6 @@ def test_listing_imports_no_torch(folder: Path) -> None:
     import subprocess
     import sys
 
-    code = f"import sys; from smd_analyze.loading.discovery import load_run; load_run({str(folder)!r}); print('torch' in sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = "import sys; from smd_analyze.loading.discovery import load_run; load_run(sys.argv[1]); print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"

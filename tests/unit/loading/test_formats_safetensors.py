@@ -35,6 +35,9 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
             opened(path)
 
 
+ENTRY = '{"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}'
+
+
 @pytest.mark.parametrize(
     "header",
     [
@@ -46,7 +49,7 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
         {"w": {"dtype": "F32", "shape": "4", "data_offsets": [0, 16]}},
         {"w": {"dtype": "F32"}},
         {"w": 3},
-        '{"w": {"dtype":"F32","shape":[4],"data_offsets":[0,16]}, "w": {"dtype":"F32","shape":[4],"data_offsets":[0,16]}}',
+        f'{{"w": {ENTRY}, "w": {ENTRY}}}',
         '{"w": ',
         "{" + '"a":{' * 5000,
     ],

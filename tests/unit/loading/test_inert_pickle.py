@@ -39,10 +39,12 @@ def test_plain_data_come_back_as_they_were(tree: object, protocol: int) -> None:
 @given(data=st.binary(max_size=300))
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_end_in_data_or_a_named_error(data: bytes) -> None:
+    words = "file"
     try:
         load(b"\x80\x02" + data)
     except (DamagedFile, UnsafeFile) as error:
-        assert "file" in str(error)
+        words = str(error)
+    assert "file" in words
 
 
 def test_arrays_inside_a_pickle_are_stepped_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +91,7 @@ def test_a_call_is_remembered_and_never_made(tmp_path: Path, protocol: int) -> N
         b"(cos\nmkdir\nS'/tmp/x'\no.",  # OBJ
         b"\x80\x04\x8c\x02os\x8c\x05mkdir\x93\x8c\x06/tmp/x\x85R.",  # STACK_GLOBAL, REDUCE
         b"\x80\x02\x82\x01.",  # EXT1
-        b"cbuiltins\neval\n(S'1'\ntR}S'a'\nb.",  # BUILD on the result
+        b"cbuiltins\neval\n(S'1'\ntR}b.",  # BUILD on the result
     ],
 )
 def test_every_way_to_call_stays_inert(code: bytes) -> None:

@@ -6,8 +6,8 @@ from smd_analyze.loading.parameter_groups import map_groups
 from smd_analyze.loading.tensors import Place
 
 SHAPES: dict[str, tuple[int, ...]] = {
-    "conv1.weight": (8, 3, 3, 3), "bn1.weight": (8,), "bn1.bias": (8,), "conv2.weight": (8, 8, 3, 3), "bn2.weight": (8,),
-    "bn2.bias": (8,), "fc.weight": (10, 8), "fc.bias": (10,),
+    "conv1.weight": (8, 3, 3, 3), "bn1.weight": (8,), "bn1.bias": (8,),
+    "conv2.weight": (8, 8, 3, 3), "bn2.weight": (8,), "bn2.bias": (8,), "fc.weight": (10, 8), "fc.bias": (10,),
 }  # fmt: skip
 PLACES = {n: Place(s, "float32", 0) for n, s in SHAPES.items()}
 MATRICES = tuple(n for n, s in SHAPES.items() if len(s) > 1)

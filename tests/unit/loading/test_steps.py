@@ -63,6 +63,12 @@ def test_batches_out_of_proportion_leave_epochs() -> None:
     assert (found.steps, found.unit) == ((1, 2, 3), EPOCHS)
 
 
+def test_iterations_counted_from_zero_are_kept_and_said() -> None:
+    found = order(members(["model_4.pth", "model_9.pth"], step=[4, 9], batches=[5, 10]), "run")
+    assert found.steps == (4, 9)
+    assert [f.code for f in found.findings] == ["steps-from-zero"]
+
+
 def test_the_caller_knows_the_steps_per_epoch() -> None:
     found = order(members(["epoch_1.pt", "epoch_2.pt"], batches=[5, 10]), "run", steps_per_epoch=7)
     assert (found.steps, found.unit) == ((7, 14), STEPS)

@@ -22,6 +22,7 @@ SCHEMA: dict[str, Any] = {
 }  # fmt: skip
 INVARIANT = ("invariant", "jointly invariant")
 STATIONARY, APART, MOVING, LAGGING = "stationary", "units differ", "still moving", "lags behind the learning rate"
+UNDECIDED = "not shown to be stationary"
 MORE = "save at least {} checkpoints, {} optimizer steps apart or more, at a constant learning rate"
 Row = dict[str, Any]
 
@@ -136,16 +137,19 @@ def _index_rows(row: Any, series: UnitSeries, r: Regime, found: index.Stationari
             row("equilibrium_index", found.value, found.low, found.high, method=method, outcome=outcome, **numbers),
             row("stationary_since", series.steps[found.since], method=EQUIVALENCE_TEST, outcome=outcome),
         ]
+    around = found.low <= index.TOLERANCE and found.high >= -index.TOLERANCE
     if found.blocks < index.FEWEST:
         outcome, advice = f"not identifiable: {count} checkpoints", MORE.format(
             index.FEWEST + 1, round(index.SPACING * r.smear)
         )  # fmt: skip
         if found.blocks < count - 1:
             outcome = f"not identifiable: {found.blocks} intervals at one learning rate"
-    elif found.low <= index.TOLERANCE and found.high >= -index.TOLERANCE and found.p10 < 0 < found.p90:
+    elif around and found.p10 < 0 < found.p90 and max(-found.p10, found.p90) > index.SPREAD:
         outcome, advice = APART, "look at the units: some norms grow while others shrink"
     elif r.final_stretch() >= len(r.decay):
         outcome, advice = LAGGING, "the equilibrium moves with the learning rate: compare at a constant one"
+    elif around:
+        outcome, advice = UNDECIDED, "more checkpoints at this learning rate would tell"
     else:
         outcome, advice = MOVING, "train on, or compare at a constant learning rate"
     return [

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from smd_analyze.fits.agreement import AGREES, DIFFERS, UNSURE
-from smd_analyze.fits.fitting import APART, INVARIANT, LAGGING, MOVING, STATIONARY
+from smd_analyze.fits.fitting import APART, INVARIANT, LAGGING, MOVING, STATIONARY, UNDECIDED
 from smd_analyze.records.group import Group
 
 RELAXED = 3.0  # half-lives after which a norm that still moves is no longer said to relax
@@ -61,6 +61,8 @@ def _claim(fits: Mapping[str, Fit], half_lives: float | None, growth: float | No
         return f"units differ: EI = {ei['p10']:.1f} to {ei['p90']:.1f}"
     if outcome == LAGGING:
         return f"norm lags behind the learning rate, EI = {plus_minus(ei)}"
+    if outcome == UNDECIDED:
+        return f"not shown to be stationary, EI = {plus_minus(ei)}"
     if outcome == MOVING:
         if half_lives is not None and half_lives < RELAXED:
             return f"still relaxing: {half_lives:.1f} half-lives"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smd_analyze.fits.agreement import AGREES, DIFFERS
-from smd_analyze.fits.fitting import APART, INVARIANT, LAGGING, MOVING
+from smd_analyze.fits.fitting import APART, INVARIANT, LAGGING, MOVING, UNDECIDED
 from smd_analyze.fits.state import RELAXED, settled
 from smd_analyze.records.group import Group
 
@@ -41,7 +41,7 @@ def verdict(states: Sequence[State], checkpoints: int, growth: Sequence[float]) 
     if times == n and common.startswith("no decay"):
         return f"Weight decay is 0: no equilibrium exists ({noun})."
     still = [s for s in invariant if settled(s[1])]
-    if times == n and not still and common not in (MOVING, APART, LAGGING):
+    if times == n and not still and common not in (MOVING, APART, LAGGING, UNDECIDED):
         found = "one checkpoint" if checkpoints == 1 else f"{checkpoints} checkpoints"
         return f"{noun} in {found}; the balance cannot be told: {common}."
     parts = [f"{len(still)} of {noun} {'has' if len(still) == 1 else 'have'} a stationary norm"]
@@ -80,6 +80,7 @@ def _rest(moving: Sequence[State]) -> list[str]:
     words = {
         "relax": ("still relaxes", "still relax"),
         MOVING: ("still moves", "still move"),
+        UNDECIDED: (f"is {UNDECIDED}", f"are {UNDECIDED}"),
         LAGGING: (LAGGING, "lag behind the learning rate"),
         APART: ("differs from unit to unit", "differ from unit to unit"),
     }

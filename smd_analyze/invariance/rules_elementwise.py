@@ -23,7 +23,7 @@ def same(w: Walk, node: Node, x: Any, *_: Any, **__: Any) -> Value:
 
 
 def detached(w: Walk, node: Node, x: Any, *_: Any) -> Value:
-    """No gradient comes back through it: what is invariant only thanks to it does not feel a gradient across its scale."""
+    """No gradient comes back through it: an invariance that rests on it would not make gradients orthogonal."""
     return w.degrees.fixed(w.value(x), cause="a detached copy of it is used: the gradient does not see that path")
 
 
@@ -331,7 +331,8 @@ RULES = {
         ("ones", "ones_like", "full", "full_like", "new_ones", "new_full", "arange", "scalar_tensor", "rand", "randn",
          "rand_like", "randn_like", "eye", "linspace", "bernoulli", "randint", "one_hot", "randperm"), made,
     ),
-    "detach": detached, "detach_copy": detached, "neg": negative, "native_dropout": native_dropout, "clamp": clamp, "clip": clamp, "clamp_min": clamp,
+    "detach": detached, "detach_copy": detached, "neg": negative,
+    "native_dropout": native_dropout, "clamp": clamp, "clip": clamp, "clamp_min": clamp,
     "clamp_max": clamp_max, "add": add, "sub": subtract, "rsub": subtract, "mul": multiply, "multiply": multiply,
     "div": divide, "true_divide": divide, "addcmul": addcmul, "lerp": lerp, "pow": power, "sqrt": square_root,
     "rsqrt": reciprocal_root, "reciprocal": reciprocal, "square": square, "glu": gated, "prelu": prelu,

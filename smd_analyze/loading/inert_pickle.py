@@ -52,7 +52,7 @@ def read_pickle(
     machine = _Machine(read, start, stop, what, call, resolve)
     try:
         return machine.run()
-    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as problem:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as problem:
         raise DamagedFile(
             f"{what}: not a sound pickle near byte {machine.where}: {type(problem).__name__}: {problem}"
         ) from None

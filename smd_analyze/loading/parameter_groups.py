@@ -41,7 +41,10 @@ class Mapped:
 def map_groups(optimizer: Mapping[str, Any], parameters: Mapping[str, Place], ordered: bool, where: str) -> Mapped:
     """Match numbers to names: by names if they were saved, else by order and the shapes of the saved state."""
     raw = [as_dict(g) or {} for g in optimizer["param_groups"]]
-    members = [list(p) if isinstance(p := g.get("params"), list | tuple) else [] for g in raw]
+    members = [
+        [i for i in p if isinstance(i, int | str)] if isinstance(p := g.get("params"), list | tuple) else []
+        for g in raw
+    ]
     titles = [group_name(g, i) for i, g in enumerate(raw)]
     saved = optimizer.get("state")
     states = {k: as_dict(v) or {} for k, v in saved.items()} if isinstance(saved, dict) else {}

@@ -65,6 +65,8 @@ def read(document: Document, weights: str = "live") -> Reading:
     mapped = Mapped()
     if parts.optimizers and parameters:
         mapped = map_groups(parts.optimizers[0], parameters, parts.ordered, path)
+        if not mapped.groups and parts.companions:
+            mapped = map_with_companions(parts, parameters, path) or mapped
         trained = {n for names in mapped.groups.values() for n in names}
         idle = [n for n in parameters if n not in trained] if trained and parts.ordered else []
         if idle:
@@ -92,6 +94,20 @@ def read(document: Document, weights: str = "live") -> Reading:
         counter,
         (*findings, *mapped.findings),
     )
+
+
+def map_with_companions(parts: Parts, parameters: Mapping[str, Place], path: str) -> Mapped | None:
+    """The parameter groups of an optimizer that trains the file's other models as well, before or after this one."""
+    others: dict[str, Place] = {}
+    for key, node in parts.companions.items():
+        found = tensors(node, path)
+        others |= {f"{key}/{n}": p for n, p in found.items() if not is_buffer(n, p, found)}
+    for everything in ({**parameters, **others}, {**others, **parameters}):
+        mapped = map_groups(parts.optimizers[0], everything, parts.ordered, path)
+        if mapped.groups:
+            groups = {g: tuple(n for n in names if n in parameters) for g, names in mapped.groups.items()}
+            return Mapped(groups, {n: s for n, s in mapped.states.items() if n in parameters})
+    return None
 
 
 def named_tensors(parts: Parts, path: str) -> dict[str, Place]:

@@ -42,6 +42,8 @@ def read_settings(parts: Parts) -> tuple[Setting, ...]:
         out += group_settings(optimizer)
     for scheduler in parts.schedulers[:1]:
         out += schedule_settings(scheduler)
+        if not parts.optimizers:
+            out += scheduled_rates(scheduler)
     out += configured_settings(parts.configured, parts.configured_in)
     for stated in configured_settings(parts.stated, "the file"):
         if stated.value is not None and stated.name in IN_FORCE.values():
@@ -125,6 +127,16 @@ def schedule_settings(state: Mapping[str, Any]) -> list[Setting]:
         elif (text := text_of(value)) is not None:
             out.append(Setting(f"schedule.{key}", None, text, "", "in force", source))
     return out
+
+
+def scheduled_rates(state: Mapping[str, Any]) -> list[Setting]:
+    """Learning rates per group as the scheduler last set them, for files without the optimizer."""
+    rates = state.get("_last_lr")
+    return [
+        Setting("learning_rate", number, None, str(i), "in force", f"the scheduler's _last_lr[{i}]", "next update")
+        for i, rate in enumerate(rates if isinstance(rates, list | tuple) else ())
+        if (number := number_of(rate)) is not None
+    ]
 
 
 def schedule_of(state: Mapping[str, Any]) -> str | None:

@@ -51,7 +51,8 @@ def order(members: Sequence[Member], where: str, steps_per_epoch: float | None =
     name = from_names(members)
     choice = choose(members, name)
     choice.findings += disagreements(members, name, choice, where)
-    if choice.unit == EPOCHS and steps_per_epoch is not None:
+    bare = choice.source == "number in the file name" and choice.unit != STEPS
+    if steps_per_epoch is not None and (choice.unit == EPOCHS or bare):
         choice.values = [v * steps_per_epoch for v in choice.values]
         choice.source += f" × {steps_per_epoch:g} steps per epoch, as the caller says"
         choice.unit = STEPS

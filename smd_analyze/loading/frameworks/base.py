@@ -27,7 +27,8 @@ class Parts:
 
     `variants` are other copies of the weights ("ema", "master"); `facts` are in order of trust; `configured` holds what
     the trainer was told (args, config), `stated` numbers that were saved with the weights; `logged`
-    (step, learning rate) pairs of a log; `others` names further models.
+    (step, learning rate) pairs of a log; `others` names further models
+    of some size, `companions` holds all further ones: one optimizer may train several.
     `ordered` tells whether the weights stand in the order of model.parameters().
     """
 
@@ -42,6 +43,7 @@ class Parts:
     stated: Mapping[str, Any] = field(default_factory=dict)
     logged: tuple[tuple[int, float], ...] = ()
     others: tuple[str, ...] = ()
+    companions: Mapping[str, Any] = field(default_factory=dict)
     ordered: bool = True
     only: str = ""  # the weights are such a copy themselves
 

@@ -17,7 +17,7 @@ def matches(document: Document) -> bool:
 def read_parts(document: Document) -> Parts:
     """The keys are the plain ones; `state_dict` is always the model."""
     parts = plain.read_parts(document)
-    return replace(parts, weights=document.tree.get("state_dict"), where="state_dict", others=())
+    return replace(parts, weights=document.tree.get("state_dict"), where="state_dict", others=(), companions={})
 
 
 FRAMEWORK = Framework("lightning", matches, read_parts)

@@ -34,7 +34,7 @@ def read_parts(document: Document) -> Parts:
     tree = document.tree
     optimizers = find_optimizers(tree)
     schedulers = find_schedulers(tree)
-    weights, where, others = find_weights(tree, document.path)
+    weights, where, models = find_weights(tree, document.path)
     average = next((k for k in AVERAGES if isinstance(tree, dict) and k != where and tensors(tree.get(k))), None)
     averages = {"ema": tree[average]} if average else {}
     configured_in, configured = find_config(tree)
@@ -48,20 +48,21 @@ def read_parts(document: Document) -> Parts:
         configured=configured,
         configured_in=configured_in,
         stated=find_stated(tree) if not optimizers else {},
-        others=others,
+        others=tuple(k for k, size in models.items() if k != where and size * 20 > models[where]),
+        companions={k: tree[k] for k in models if k != where and isinstance(tree, dict)},
         ordered=document.format != "safetensors",
         only="ema" if where in AVERAGES else "",
     )
 
 
-def find_weights(tree: Any, what: str) -> tuple[Any, str, tuple[str, ...]]:
-    """(subtree, its key, keys of other models). The tree itself if tensors lie right in it, as in a bare state dict."""
+def find_weights(tree: Any, what: str) -> tuple[Any, str, dict[str, int]]:
+    """(subtree, its key, all models' sizes in bytes). The tree itself if tensors lie right in it: a bare state dict."""
     found = as_dict(tree)
     if found is None or (type(tree) is Inert and tensors(tree, what)):
-        return tree, "", ()
+        return tree, "", {}
     own = {k: v for k, v in found.items() if type(v) is Place}
     if sum(len(p.shape) > 0 for p in own.values()) and not any(k in found for k in WEIGHTS[:4]):
-        return own, "", ()
+        return own, "", {}
     models: dict[str, int] = {}
     for key, value in found.items():
         if isinstance(key, str) and type(value) in (dict, Inert) and not is_optimizer_key(key) and key not in CONFIGS:
@@ -72,11 +73,10 @@ def find_weights(tree: Any, what: str) -> tuple[Any, str, tuple[str, ...]]:
                 models[key] = size
     live = {k: n for k, n in models.items() if k not in AVERAGES and "ema" not in k.lower().split("_")} or models
     if not live:
-        return own or None, "", ()
+        return own or None, "", {}
     named = [k for k in WEIGHTS if k in live]
     best = named[0] if named else max(live, key=lambda k: live[k])
-    others = tuple(k for k in live if k != best and live[k] * 20 > live[best])
-    return found[best], best, others
+    return found[best], best, live
 
 
 def is_optimizer_key(key: str) -> bool:

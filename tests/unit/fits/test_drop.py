@@ -4,7 +4,7 @@ from fits_runs import SCALE, chain, group, quantities, schedule, statistics
 from fits_runs import angles as no_angles
 from fits_runs import predictions as no_predictions
 
-from smd_analyze.fits.drop import NOT_SEPARABLE, fit_ratio
+from smd_analyze.fits.drop import NOT_SEPARABLE, fit_ratio, textbook_rate
 from smd_analyze.fits.fitting import fit
 from smd_analyze.fits.regime import regime
 from smd_analyze.fits.window import find_window
@@ -12,10 +12,10 @@ from smd_analyze.fits.window import find_window
 T = 3000
 
 
-def run_across(momentum, x, drift=1.0, truth=1.0, units=60, start=1.0, at=T // 2, count=21, seed=0):
-    """(ln ρ, low, high) of units across a drop to a tenth, the decay said to be 1/truth of what acts."""
+def run_across(momentum, x, drift=1.0, truth=1.0, units=60, start=1.0, at=T // 2, count=21, seed=0, factor=10):
+    """(ln ρ, low, high) of units across a drop by `factor`, the decay said to be 1/truth of what acts."""
     eta = x / SCALE
-    rates = np.where(np.arange(T) < at, eta, eta / 10)
+    rates = np.where(np.arange(T) < at, eta, eta / factor)
     steps = np.round(np.linspace(0, T, count)).astype(int)
     scale = np.linspace(1, drift, T)
     vv = chain(steps, rates, units, momentum, scale=scale, start=start**0.5, decay=SCALE * truth, seed=seed)
@@ -37,6 +37,21 @@ def test_the_interval_covers_theory_under_drift(momentum, x, drift, start, at):
     assert np.mean((low <= 0) & (high >= 0)) >= 0.9
     assert abs(np.median(best)) < 0.015
     assert np.median(high - low) / 2 < 0.12  # and it says something
+
+
+def test_the_momentum_correction_of_the_rate_is_needed():
+    best, low, high = run_across(0.9, 2e-4, factor=2, units=120, seed=4)  # A = 0.009 after the change: 4A = 3.6 %
+    assert abs(np.median(best)) < 0.012
+    assert np.mean((low <= 0) & (high >= 0)) >= 0.9
+
+
+def test_the_textbook_rate_and_the_momentum_number():
+    steps, rates = np.arange(0, 3001, 100), np.where(np.arange(3000) < 1500, 0.1, 0.05)
+    found = find_window(regime(group(), steps, schedule(steps, rates, decay=5e-4)))
+    assert found is not None
+    assert found.validity.max() == pytest.approx(0.0045)  # A = αηλ/(1−α)²
+    assert found.change == 1500
+    assert textbook_rate(5e-4, 0.0045) == pytest.approx(0.002039487627, rel=1.1e-3)  # of the three-moment map, exact
 
 
 def test_a_wrong_decay_is_seen():

@@ -177,6 +177,15 @@ def test_units_that_differ_are_said():
     assert verdict.endswith("1 differs from unit to unit.")
 
 
+def test_wide_intervals_show_neither():
+    vv = still(4)
+    vv *= np.exp(0.12 * (-1.0) ** np.arange(len(STEPS)))[:, None]  # EI of ±0.8, about 0
+    verdict, layer, fits = told({group(): vv}, measured(), predicted(halves=1.0))
+    assert fits["stationary_since"]["value"] is None
+    assert layer["state"].startswith("not shown to be stationary, EI = ")
+    assert verdict.endswith("1 is not shown to be stationary.")
+
+
 def test_a_norm_behind_a_falling_learning_rate_lags():
     rates = RATES * 0.5 * (1.001 + np.cos(np.pi * np.arange(T) / T))
     verdict, layer, fits = told({group(): chain(STEPS, rates, 32)}, planned=schedule(STEPS, rates))

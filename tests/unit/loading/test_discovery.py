@@ -229,6 +229,42 @@ def test_listing_imports_no_torch(folder: Path) -> None:
     import subprocess
     import sys
 
-    code = "import sys; from smd_analyze.loading.discovery import load_run; load_run(sys.argv[1]); print('torch' in sys.modules)"
+    code = (
+        "import sys; from smd_analyze.loading.discovery import load_run; load_run(sys.argv[1]); "
+        "print('torch' in sys.modules)"
+    )
     out = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
+
+
+def test_an_optimizer_may_train_a_second_model(tmp_path: Path) -> None:
+    net, value = torch.nn.Linear(6, 8), torch.nn.Linear(8, 1)
+    optimizer = torch.optim.AdamW([*net.parameters(), *value.parameters()])
+    value(net(torch.ones(1, 6))).sum().backward()
+    optimizer.step()
+    made = {"net": net.state_dict(), "value_net": value.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save(made, tmp_path / "step_1.pt")
+    run = load_run(tmp_path)
+    assert run.parameter_groups == {"0": ("weight", "bias")}
+    assert run.checkpoints[0].optimizer_state["weight"]["exp_avg"].shape == (8, 6)
+
+
+def test_what_the_optimizer_does_not_hold_is_not_trained(tmp_path: Path) -> None:
+    net = torch.nn.Linear(6, 8)
+    optimizer = torch.optim.AdamW(net.parameters())
+    net(torch.ones(1, 6)).sum().backward()
+    optimizer.step()
+    made = {"model": {"pe": torch.ones(1, 7, 6), **net.state_dict()}, "optimizer": optimizer.state_dict()}
+    torch.save(made, tmp_path / "step_1.pt")
+    run = load_run(tmp_path)
+    assert set(run.checkpoints[0].parameters) == {"weight", "bias"}
+    assert set(run.checkpoints[0].buffers) == {"pe"}
+    assert [f.code for f in run.findings] == ["not-trained"]
+
+
+def test_the_folder_of_one_checkpoint_is_a_run_of_one(tmp_path: Path) -> None:
+    here = tmp_path / "checkpoint-7"
+    here.mkdir()
+    save_file({"w.weight": np.ones((2, 2), np.float32)}, here / "model.safetensors")
+    run = load_run(here)
+    assert [c.step for c in run.checkpoints] == [7]

@@ -174,7 +174,7 @@ def test_an_expanded_tensor_cannot_fill_the_memory(tmp_path: Path) -> None:
 
 def test_shared_lists_do_not_unfold(tmp_path: Path) -> None:
     tree: list[object] = ["x"]
-    for _ in range(60):
+    for _ in range(40):
         tree = [tree, tree]
     (tmp_path / "laughs.pkl").write_bytes(pickle.dumps({"w": tree}, 2))
     assert tensors(opened(tmp_path / "laughs.pkl").tree) == {}

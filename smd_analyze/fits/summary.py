@@ -24,7 +24,8 @@ COLUMNS = (
     "group", "role", "status", "evidence", "granularity", "units", "numel", "parameter_group", "weight_norm", "level",
     "level_basis", "implied", "implied_low", "implied_high", "measured", "measured_low", "measured_high",
     "equilibrium", "ratio", "ratio_low", "ratio_high", "half_lives", "equilibrium_index", "equilibrium_index_low",
-    "equilibrium_index_high", "effective_learning_rate", "state", "advice",
+    "equilibrium_index_high", "relaxation_rate", "relaxation_rate_low", "relaxation_rate_high", "relaxation_rate_ratio",
+    "relaxation_rate_ratio_low", "relaxation_rate_ratio_high", "effective_learning_rate", "state", "advice",
 )  # fmt: skip
 SCHEMA: dict[str, Any] = {
     c: pl.String if c in TEXT else pl.Int64 if c in ("units", "numel") else pl.Float64 for c in COLUMNS
@@ -89,12 +90,10 @@ def _layer(
     for name, found in (("implied", implied), ("measured", measured)):
         for end in ("", "_low", "_high"):
             row[name + end] = _rms([a[f"angular_update{end}"] for a in found])
-    for name, quantity in (("ratio", "agreement"), ("equilibrium_index", "equilibrium_index")):
-        row |= {
-            name: fits[quantity]["value"],
-            f"{name}_low": fits[quantity]["low"],
-            f"{name}_high": fits[quantity]["high"],
-        }
+    same = ("equilibrium_index", "relaxation_rate", "relaxation_rate_ratio")
+    for name, quantity in (("ratio", "agreement"), *((s, s) for s in same)):
+        found = fits.get(quantity, {})  # a rate is fitted to invariant weights only, its ratio only where there is one
+        row |= {name: found.get("value"), f"{name}_low": found.get("low"), f"{name}_high": found.get("high")}
     notes = " ".join(str(a.get("note") or "") for a in angles)
     row["state"] = describe(group, fits, row["half_lives"], growth, notes)
     row["advice"] = _advice(group, fits)

@@ -47,6 +47,9 @@ def verdict(states: Sequence[State], checkpoints: int, growth: Sequence[float]) 
     parts = [f"{len(still)} of {noun} {'has' if len(still) == 1 else 'have'} a stationary norm"]
     parts += _agreement(still)
     parts += _rest([s for s in invariant if not settled(s[1])])
+    rates = [row["relaxation_rate_ratio"] for _, _, row in invariant if row.get("relaxation_rate_ratio") is not None]
+    if rates:
+        parts.append(f"after the learning-rate change norms relaxed at {_range(rates)} of the predicted rate")
     if 0 < guessed < n:
         parts.append(f"invariance is guessed for {guessed}")
     return "; ".join(parts) + "."

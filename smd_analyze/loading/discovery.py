@@ -50,7 +50,7 @@ def load_run(
     findings += unread
     if not opened:
         raise nothing(root, units, findings)
-    members, name, others = pick_sequence(opened, run, root)
+    members, others = pick_sequence(opened, run, root)
     findings += others
     aliases: dict[str, str] = {}
     if run is None or len(members) > 1:
@@ -76,6 +76,7 @@ def open_units(units: Sequence[Unit], weights: str, strict: bool) -> tuple[list[
     opened: list[Opened] = []
     findings: list[Finding] = []
     previous: dict[str, tuple[Document, Reading]] = {}
+    refused: UsageError | None = None
     for unit in units:
         try:
             document, beside = open_unit(unit, previous)
@@ -85,22 +86,39 @@ def open_units(units: Sequence[Unit], weights: str, strict: bool) -> tuple[list[
             if before and before[1] is not reading:
                 reading = share(reading, before[1])
             previous[document.format] = (document, reading)
-        except UsageError:
-            raise
+            one = with_numbers(Opened(unit, document.format, document.files, reading))
+        except UsageError as problem:  # no such copy of the weights, a missing library: fatal if true of all
+            refused = problem
+            findings.append(unread(unit, problem))
+            continue
         except (SmdError, OSError) as problem:
             if strict and isinstance(problem, SmdError):
                 raise
             findings.append(unread(unit, problem))
             continue
         if reading.parameters:
-            opened.append(Opened(unit, document.format, document.files, reading))
+            opened.append(one)
         elif strict:
             raise NothingToAnalyse(
                 f"{unit.path}: holds no weights (floating point tensors outside an optimizer's state)"
             )
         else:
             findings.append(Finding("no-weights", "note", unit.path, "holds no weights: left out"))
+    if refused is not None and not opened:
+        raise refused
     return opened, findings
+
+
+def with_numbers(one: Opened) -> Opened:
+    """The same with facts and batches as numbers: those that lie in a tensor are read."""
+    facts: list[Fact] = []
+    for fact in one.reading.facts:
+        value = scalar(fact.value, one.files) if isinstance(fact.value, Place) else fact.value
+        if value is not None:
+            facts.append(replace(fact, value=value))
+    counter = one.reading.counter
+    batches = scalar(counter, one.files) if counter is not None else None
+    return replace(one, facts=tuple(facts), batches=None if batches is None else int(batches))
 
 
 def open_unit(unit: Unit, previous: Mapping[str, tuple[Document, Reading]]) -> tuple[Document, list[Finding]]:
@@ -145,17 +163,7 @@ def nothing(root: str, units: Sequence[Unit], findings: Sequence[Finding]) -> No
 
 def alike(one: Opened) -> Alike:
     """What tells whether two checkpoints are the same or of one run."""
-    return Alike(one.unit.name, one.unit.path, one.unit.link, one.files, one.reading.parameters, facts_of(one))
-
-
-def facts_of(one: Opened) -> tuple[Fact, ...]:
-    """The facts as numbers: those that lie in a tensor are read."""
-    out: list[Fact] = []
-    for fact in one.reading.facts:
-        value = scalar(fact.value, one.files) if isinstance(fact.value, Place) else fact.value
-        if value is not None:
-            out.append(replace(fact, value=value))
-    return tuple(out)
+    return Alike(one.unit.name, one.unit.path, one.unit.link, one.files, one.reading.parameters, one.facts)
 
 
 def scalar(place: Place, files: Sequence[FileId]) -> float | None:
@@ -166,15 +174,7 @@ def scalar(place: Place, files: Sequence[FileId]) -> float | None:
 
 def member_of(one: Opened) -> Member:
     """What the order of the sequence needs to know of a checkpoint."""
-    counter = one.reading.counter
-    batches = scalar(counter, one.files) if counter is not None else None
-    return Member(
-        one.unit.name,
-        facts_of(one),
-        None if batches is None else int(batches),
-        max(f.mtime_ns for f in one.files),
-        one.unit.folder,
-    )
+    return Member(one.unit.name, one.facts, one.batches, max(f.mtime_ns for f in one.files), one.unit.folder)
 
 
 def within(steps: str | None, numbers: Sequence[int]) -> list[int]:

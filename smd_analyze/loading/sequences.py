@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from smd_analyze.errors import UsageError
 from smd_analyze.loading.aliases import is_label
+from smd_analyze.loading.frameworks.base import Fact
 from smd_analyze.loading.name_numbers import template
 from smd_analyze.loading.reading import Reading
 from smd_analyze.loading.sources import FileId
@@ -18,12 +19,14 @@ from smd_analyze.records.finding import Finding
 
 @dataclass(frozen=True)
 class Opened:
-    """A unit that was read: its meaning and its files."""
+    """A unit that was read: its meaning and its files; `facts` as numbers, `batches` as a BatchNorm counted."""
 
     unit: Unit
     format: str
     files: tuple[FileId, ...]
     reading: Reading
+    facts: tuple[Fact, ...] = ()
+    batches: int | None = None
 
 
 def sequences_of(opened: Sequence[Opened]) -> dict[str, list[Opened]]:
@@ -46,7 +49,7 @@ def akin(a: Opened, b: Opened) -> bool:
     return x is y or 2 * len(x.keys() & y.keys()) >= len(x.keys() | y.keys())
 
 
-def pick_sequence(opened: Sequence[Opened], run: str | None, root: str) -> tuple[list[Opened], str, list[Finding]]:
+def pick_sequence(opened: Sequence[Opened], run: str | None, root: str) -> tuple[list[Opened], list[Finding]]:
     """The sequence named `run`, or the largest; a finding names the others."""
     found = sequences_of(opened)
     if run is not None:
@@ -57,10 +60,10 @@ def pick_sequence(opened: Sequence[Opened], run: str | None, root: str) -> tuple
         wanted = wanted or [n for n in found if run in n]
         if len(wanted) != 1:
             raise UsageError(f"{root}: {'several sequences match' if wanted else 'no sequence is named'} {run!r}; there are: {', '.join(found)}")  # noqa: E501  # fmt: skip
-        return found[wanted[0]], wanted[0], []
+        return found[wanted[0]], []
     names = list(found)
     if len(names) > 1 and len(found[names[0]]) == 1:  # single files: the stepless remainder is sorted out as strays
-        return found[names[0]], names[0], []
+        return found[names[0]], []
     notes = [
         Finding(
             "another-sequence",
@@ -71,7 +74,7 @@ def pick_sequence(opened: Sequence[Opened], run: str | None, root: str) -> tuple
         )
         for n in names[1:]
     ]
-    return found[names[0]], names[0], notes
+    return found[names[0]], notes
 
 
 def consistent(

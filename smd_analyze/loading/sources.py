@@ -16,6 +16,7 @@ import numpy as np
 
 from smd_analyze.errors import DamagedFile, UnknownFormat
 
+MOST_AT_ONCE = 1 << 30  # bytes asked for in one call
 HEAD = 4096  # bytes that formats look at to recognise a file
 
 
@@ -84,7 +85,7 @@ def read_array(file: FileId, start: int, nbytes: int) -> np.ndarray:
         check_unchanged(file, descriptor)
         done = 0
         while done < nbytes:
-            count = os.preadv(descriptor, [view[done : done + (1 << 30)]], start + done)
+            count = read_into(descriptor, view[done : done + MOST_AT_ONCE], start + done)
             if not count:
                 raise changed(file.path)
             done += count
@@ -92,6 +93,15 @@ def read_array(file: FileId, start: int, nbytes: int) -> np.ndarray:
     finally:
         os.close(descriptor)
     return buffer
+
+
+def read_into(descriptor: int, view: memoryview, start: int) -> int:
+    """Fill the view from byte `start`; returns how many bytes came. Not every system has preadv."""
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [view], start)
+    data = os.pread(descriptor, len(view), start)
+    view[: len(data)] = data
+    return len(data)
 
 
 def check_unchanged(file: FileId, descriptor: int) -> None:

@@ -13,7 +13,7 @@ from smd_analyze.records.finding import Finding
 
 BESIDE = re.compile(
     r"\.(json|ya?ml|toml|csv|tsv|txt|log|out|err|py|pyc|sh|md|rst|ipynb|png|jpe?g|svg|gif|pdf|lock|html|xml|ini|cfg|patch|diff|gin"
-    r"|pbtxt|pb|proto|model|vocab|jinja|pdopt|pdstates)$|^(events\.out\.tfevents|\.|checkpoint$|latest$|last_checkpoint$|latest_checkpointed|"
+    r"|pbtxt|pb|proto|jinja|pdopt|pdstates)$|^(events\.out\.tfevents|\.|checkpoint$|latest$|last_checkpoint$|latest_checkpointed|"
     r"README|LICENSE|commit_success)",
     re.IGNORECASE,
 )
@@ -52,7 +52,14 @@ def find_units(root: str) -> tuple[list[Unit], list[Finding]]:
         return [Unit(root, Path(root).name)], []
     units: list[Unit] = []
     findings: list[Finding] = []
-    for folder, below, files in os.walk(root):
+
+    def closed(problem: OSError) -> None:
+        where = str(problem.filename)
+        findings.append(
+            Finding("unreadable-folder", "warning", where, str(problem.strerror), "Change its permissions.")
+        )
+
+    for folder, below, files in os.walk(root, onerror=closed):
         below.sort()
         files.sort()
         inside = os.path.relpath(folder, root)

@@ -68,6 +68,7 @@ QUANTITIES: dict[str, Quantity] = dict(
         _q("measured", "θ₁", "rad/step", "angular update measured over the last interval, independently of the norms"),
         _q("equilibrium", "θ*", "rad/step", "angular update at equilibrium, from learning rate, weight decay and momentum alone", f"{SMD}; {KOSSON}"),
         _q("ratio", "θ₁/θ*", "1", "angular update over its value at equilibrium"),
+        _q("relaxation_rate_ratio", "r/r*", "1", "relaxation rate over the one that theory predicts", SMD),
         _q("vv", "Σv²", "weight²", "squared norm of each unit"),
         _q("dd", "Σ(v−u)²", "weight²", "squared distance of each unit from the previous checkpoint"),
         _q("dv", "Σ(v−u)v", "weight²", "step since the previous checkpoint along the weights, of each unit"),

@@ -85,7 +85,7 @@ def measure(
 
 
 def choose_device(device: str, nbytes: int) -> str:
-    """ "cpu" or "cuda", for so many bytes. torch is not even imported for little work.
+    """Where to add up so many bytes: "cpu" or "cuda". torch is not even imported for little work.
 
     Raises: UsageError for a device that is not there.
     """

@@ -20,7 +20,8 @@ SMALL, NARROW, WIDE = 76, 96, 150
 
 BASES = {"theory": "ᵗ", "extrapolated": "ˣ", "measured": "ᵐ", "stationary stretch": "ᵐ"}
 NUMBERS = re.compile(
-    r"(?:, EI =| since step|:)? [-−]?\d[\d.e+−-]*(?: ± [\d.]+)?(?: half-lives| %/1000 steps)?|, EI = \?"
+    r"(?:[,:] EI =| since step|:)? [-−]?\d[\d.e+−-]*(?: ± [\d.]+| to [-−]?[\d.]+)?(?: half-lives| %/1000 steps)?"
+    r"|, EI = \?"
 )
 Row = Mapping[str, Any]
 
@@ -51,6 +52,7 @@ def columns(scale: float, unit: str, reference: bool, width: int) -> list[Column
         found += [
             Column("ratio", "θ₁/θ*", 1.0, 3),
             Column("equilibrium_index", "EI", 1.0, 3),
+            Column("relaxation_rate_ratio", "r/r*", 1.0, 3),
             Column("effective_learning_rate", "η/‖w‖²\n1/weight²", 1.0, 3),
         ]
     if not reference and width >= NARROW:

@@ -48,13 +48,15 @@ def norms(report: Report) -> Figure:
     shown = panels(report)
     unit = step_name(report)
     used: Used = {}
+    fitted = "extrapolated" in report.predictions["norm_basis"].to_list()
+    theory = "theory's course, its gradient scale fitted to these norms" if fitted else "expected by theory"
     with style():
         drawn, axes = figure(shown, _title("Weight norms", report), _x(unit), axis_label("weight_norm"))
         for panel, ax in zip(shown, axes, strict=True):
             color = GREY if panel.reference else MEASURED
             _lines(ax, report.statistics, "step", "weight_norm", panel, color, "weight norm", used)
             if not panel.reference:
-                _lines(ax, report.predictions, "step", "expected_norm", panel, THEORY, "expected by theory", used, "--")
+                _lines(ax, report.predictions, "step", "expected_norm", panel, THEORY, theory, used, "--")
             _frame(ax)
             if not panel.reference:
                 _equilibrium_norm(ax, report, panel, used)

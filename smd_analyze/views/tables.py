@@ -103,7 +103,7 @@ def _legend(layers: Sequence[Row], invariant: Sequence[Row], every: bool) -> Ite
         told = ", ".join(f"{mark} {BASIS_WORDS[mark]}" for mark in BASIS_WORDS if mark in used)
         yield f"level: the norm that the layer settles at; {told}"
     if any(row["evidence"] == "guessed" for row in invariant):
-        yield f"{GUESS} scale invariance is guessed from names and shapes: what is said holds if it is so (--model proves)."
+        yield f"{GUESS} scale invariance is guessed from names and shapes: what is said holds if so; --model proves it."
     if not every and max(len(invariant), len(layers) - len(invariant)) > SCREEN:
         yield "Layers of one kind: median, and below it the range; -v shows every layer."
 

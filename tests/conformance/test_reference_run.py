@@ -225,7 +225,7 @@ def test_every_file_is_recognised_by_exactly_one_format(tmp_path: Path, writer: 
     for path in tmp_path.rglob("*"):
         if path.is_file() and path.suffix != ".json":
             with open_source(str(path)) as source:
-                assert [f.name for f in FORMATS if f.matches(source)].__len__() == 1
+                assert len([f.name for f in FORMATS if f.matches(source)]) == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn])

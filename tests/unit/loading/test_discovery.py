@@ -110,6 +110,14 @@ def test_a_second_sequence_is_named_and_can_be_picked(folder: Path) -> None:
         load_run(folder, run="nobody")
 
 
+def test_a_closed_folder_is_a_finding(folder: Path) -> None:
+    (folder / "private").mkdir(mode=0)
+    run = load_run(folder)
+    assert len(run.checkpoints) == 3
+    assert os.geteuid() == 0 or codes(run) == {"private": "unreadable-folder"}
+    (folder / "private").chmod(0o700)
+
+
 def test_steps_include_and_exclude(folder: Path) -> None:
     assert [c.step for c in load_run(folder, steps="10:20").checkpoints] == [10, 20]
     assert [c.step for c in load_run(folder, steps=":5").checkpoints] == [5]
@@ -218,6 +226,7 @@ def test_known_folders_that_are_not_read_are_called_by_their_name(folder: Path) 
     assert len(run.checkpoints) == 3
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
 def test_no_descriptor_stays_open(folder: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     run = load_run(folder)
@@ -268,3 +277,12 @@ def test_the_folder_of_one_checkpoint_is_a_run_of_one(tmp_path: Path) -> None:
     save_file({"w.weight": np.ones((2, 2), np.float32)}, here / "model.safetensors")
     run = load_run(here)
     assert [c.step for c in run.checkpoints] == [7]
+
+
+def test_a_file_without_the_wanted_copy_is_left_out(tmp_path: Path) -> None:
+    for step in (1, 2):
+        torch.save({"model": state(step), "ema": state(step), "step": step}, tmp_path / f"c{step}.pt")
+    torch.save(state(3), tmp_path / "pretrained.pt")
+    run = load_run(tmp_path, weights="ema")
+    assert [c.step for c in run.checkpoints] == [1, 2]
+    assert codes(run) == {"pretrained.pt": "unreadable-file"}

@@ -150,7 +150,7 @@ def groups(
         show_json({"parameters": rows(tabulate.parameters(found)), "groups": rows(tabulate.groups(found))})
         return
     if why is not None:
-        from smd_analyze.invariance.grouping import explain
+        from smd_analyze.invariance.explaining import explain
 
         typer.echo(explain(found, why))
         return

@@ -51,7 +51,6 @@ class Degrees:
     exchangeable: list[tuple[np.ndarray, int]] = field(default_factory=list)
     used: list[np.ndarray] = field(default_factory=list)
     opaque_operations: dict[str, int] = field(default_factory=dict)
-    opaque_taint: int = 0
     absorbed: dict[int, Any] = field(default_factory=dict)
     deleted: dict[int, Any] = field(default_factory=dict)
 
@@ -224,8 +223,7 @@ class Degrees:
         return Value(tuple(shape), self.simplified(terms), nonnegative)
 
     def opaque(self, values: Iterable[Value], shape: Sequence[int], name: str) -> Value:
-        """An operation without a rule: nothing that enters may change its scale."""
-        self.opaque_operations[name] = self.opaque_operations.get(name, 0) + 1
+        """An operation without a rule: nothing that enters may change its scale. Counted where weights enter."""
         taint = 0
         for value in values:
             taint |= value.taint
@@ -233,7 +231,8 @@ class Degrees:
             if term:
                 self._because(f"no rule is known for the operation {name}")
                 self.space.zero(term.degree)
-        self.opaque_taint |= taint
+        if taint:
+            self.opaque_operations[name] = self.opaque_operations.get(name, 0) + 1
         return plain(shape, taint)
 
     # ---- notes for the reasons

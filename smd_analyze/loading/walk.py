@@ -52,6 +52,7 @@ def find_units(root: str) -> tuple[list[Unit], list[Finding]]:
         return [Unit(root, Path(root).name)], []
     units: list[Unit] = []
     findings: list[Finding] = []
+    parts = 0
 
     def closed(problem: OSError) -> None:
         where = str(problem.filename)
@@ -72,6 +73,14 @@ def find_units(root: str) -> tuple[list[Unit], list[Finding]]:
             below[:] = [b for b in below if b.startswith("checkpoint")]
         else:
             units += loose_files(folder, "" if inside == "." else inside + "/", files)
+            parts += sum(name.endswith("optim_states.pt") for name in files)
+    if parts:
+        words = (
+            f"{parts} DeepSpeed optimizer partitions (ZeRO) are not read: learning rate and decay in them stay unknown"
+        )
+        findings.append(
+            Finding("optimizer-not-read", "note", root, words, "Give them with --settings, --lr, --weight-decay.")
+        )
     return units, findings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -13,9 +14,10 @@ from smd_analyze.records.run import Run, Setting
 from smd_analyze.views.grid import grid
 from smd_analyze.views.kinds import kinds, label, skeleton
 from smd_analyze.views.layers import SCREEN
-from smd_analyze.views.text import MISSING, counted, fold, given, shorten, size
+from smd_analyze.views.text import counted, fold, given, shorten, size
 
 VECTORS = ("norm gain", "bias")
+GRANULARITY = {"unit": "per unit", "block": "per block", "whole": "as a whole"}
 ENDS = 6  # checkpoints shown at each end of a long run
 
 
@@ -48,6 +50,9 @@ def print_run(run: Run, console: Console, *, verbose: int = 0) -> None:
 def _print_settings(run: Run, console: Console, room: int) -> None:
     last: dict[tuple[str, str, str], Setting] = {}
     seen: dict[tuple[str, str, str], list[str]] = {}
+    for name, parameters in run.parameter_groups.items():
+        some = ", ".join(parameters[:3]) + (", …" if len(parameters) > 3 else "")
+        console.print(Text(f"parameter group {name}: {counted(len(parameters), 'tensor')}: {some}"))
     for c in run.checkpoints:
         for s in c.settings:
             key = (s.parameter_group, s.name, s.kind)
@@ -60,14 +65,17 @@ def _print_settings(run: Run, console: Console, room: int) -> None:
             Text("No hyperparameter was found in the files: say them with --optimizer, --lr, --weight-decay.")
         )
         return
-    rows = []
+    merged: dict[tuple[str, ...], list[str]] = {}  # what several parameter groups share stands once
     for key, s in sorted(last.items(), key=lambda item: item[0][0]):
         values = seen[key]
         text = values[0] if len(values) == 1 else f"{values[0]} … {values[-1]}"
         if len(values) > 2:
             text += f" ({len(values)} values)"
-        rows.append((s.parameter_group or "every", s.name, text, s.kind, shorten(s.source, room)))
-    console.print(grid(("parameter group", "hyperparameter", "value", "kind", "source"), (), rows))
+        source = shorten(re.sub(r"\[\d+\]", "[…]", s.source), room)
+        merged.setdefault((s.name, text, s.kind, source), []).append(s.parameter_group or "every")
+    rows = [(", ".join(names), *cells) for cells, names in merged.items()]
+    heads = ("parameter group", "hyperparameter", "value", "kind", "source")
+    console.print(grid(heads, (), rows, fixed=heads[1:4]))
 
 
 def print_groups(groups: Groups, console: Console, *, verbose: int = 0) -> None:
@@ -78,15 +86,14 @@ def print_groups(groups: Groups, console: Console, *, verbose: int = 0) -> None:
     evidence = {p.evidence for p in groups.parameters}
     drop = len(evidence) == 1 and len(groups.parameters) > 1  # one word for all needs no column
     console.print(Text(f"{head}; all {evidence.pop()}" if drop else head, style="bold"))
-    room = max(18, min(30, console.width - 66))
-    heads = ["parameter", "role", "status", "granularity", "evidence", "reason"]
-    rows = [list(row) for row in _group_rows(groups.parameters, room, bool(verbose))]
-    for row in [heads, *rows] if drop else ():
-        del row[4]
-    console.print(grid(heads, (), rows, fixed=heads[:-1]))
+    room = max(18, min(34, console.width - 62))
+    rows = _group_rows(groups.parameters, room, bool(verbose), not drop)
+    console.print(grid(("parameter", "verdict", "reason"), (), rows, fixed=("parameter", "verdict")))
 
 
-def _group_rows(parameters: Sequence[ParameterVerdict], room: int, every: bool) -> Iterable[Sequence[str]]:
+def _group_rows(
+    parameters: Sequence[ParameterVerdict], room: int, every: bool, evident: bool
+) -> Iterable[Sequence[str]]:
     """One row for each parameter, or, if a screen cannot hold them, for those of one kind with one verdict."""
     same: dict[tuple[str, ...], dict[str, ParameterVerdict]] = {}
     for index, p in enumerate(parameters):
@@ -101,4 +108,5 @@ def _group_rows(parameters: Sequence[ParameterVerdict], room: int, every: bool) 
             name += f"\n({counted(len(names), 'tensor')})" if len(names) > 1 else ""
             reasons = list(dict.fromkeys(found[name].reason for name in names))
             reason = label(reasons) if len(set(map(skeleton, reasons))) == 1 else reasons[0]
-            yield name, role, status, granularity or MISSING, evidence, reason
+            verdict = status + (f", {GRANULARITY[granularity]}" if granularity else "")
+            yield name, f"{verdict}\n({evidence})" if evident else verdict, reason

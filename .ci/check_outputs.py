@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
-import smd_analyze as smd
 from matplotlib.image import imread
+
+import smd_analyze as smd
 
 report = smd.load(Path(sys.argv[1]))
 figures = sorted(Path(sys.argv[2]).glob("*.png"))
@@ -20,4 +21,6 @@ assert report.statistics["weight_norm"].null_count() == 0
 assert len(figures) >= 3, f"figures: {figures}"
 for figure in figures:
     assert imread(figure).std() > 0.02, f"{figure} is blank"
-print(f"report and figures are right: {invariant.height} invariant layers, median ratio {median:.3f}, {len(figures)} figures")
+print(
+    f"report and figures are right: {invariant.height} invariant layers, median ratio {median:.3f}, {len(figures)} figures"
+)

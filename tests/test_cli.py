@@ -1,6 +1,7 @@
 """The command line as a person meets it: right exit codes, one clear sentence, nothing on stdout that is not asked for."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,8 @@ RESNET = ROOT / "sample_runs" / "resnet_sgdm"
 
 def smd(*words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", "-c", "from smd_analyze.cli import main; main()", *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    wide = {**os.environ, "COLUMNS": "100" if cwd == ROOT else "300"}  # long temporary paths stay on one line
+    return subprocess.run(command, cwd=cwd, env=wide, capture_output=True, text=True, check=False)
 
 
 def write_run(folder: Path, norms: list[float], nan_at: int | None = None) -> Path:
@@ -28,8 +30,8 @@ def write_run(folder: Path, norms: list[float], nan_at: int | None = None) -> Pa
         saved = weight * np.float32(norm / np.linalg.norm(weight))
         if i == nan_at:
             saved[0, 0, 0, 0] = np.nan
-        gain = {f"bn.{n}": np.ones(8, np.float32) for n in ("weight", "bias", "running_mean", "running_var")}
-        save_file({"conv.weight": saved, **gain}, folder / f"step_{(i + 1) * 100}.safetensors")
+        gain = {f"layer.bn1.{n}": np.ones(8, np.float32) for n in ("weight", "bias", "running_mean", "running_var")}
+        save_file({"layer.conv1.weight": saved, **gain}, folder / f"step_{(i + 1) * 100}.safetensors")
     return folder
 
 
@@ -52,7 +54,9 @@ def test_json_is_one_document():
     assert document["statistics"][0].keys() >= {"group", "step", "weight_norm", "angle"}
 
 
-@pytest.mark.parametrize(("command", "keys"), [("ls", {"checkpoints", "settings", "findings"}), ("groups", {"parameters", "groups"})])
+@pytest.mark.parametrize(
+    ("command", "keys"), [("ls", {"checkpoints", "settings", "findings"}), ("groups", {"parameters", "groups"})]
+)
 def test_sisters_speak_json_too(command, keys):
     done = smd(command, RESNET, "--json")
     assert done.returncode == 0, done.stderr
@@ -125,7 +129,7 @@ def test_a_truncated_file_in_the_middle_is_a_finding(tmp_path):
     run = write_run(tmp_path / "run", [2.0, 1.8, 1.6, 1.5])
     middle = run / "step_200.safetensors"
     middle.write_bytes(middle.read_bytes()[:-100])
-    done = smd(run)
+    done = smd(run, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "step_200.safetensors" in done.stderr
     assert "conv" in done.stdout
@@ -135,7 +139,7 @@ def test_nan_is_a_finding_not_a_number(tmp_path):
     done = smd(write_run(tmp_path / "run", [2.0, 1.8, 1.6, 1.5], nan_at=1))
     assert done.returncode == 0, done.stderr
     assert "nan" not in done.stdout.lower().replace("nan or inf", "")
-    assert "conv.weight" in done.stderr
+    assert "layer.conv1" in done.stderr
 
 
 def test_flags_win_over_files(tmp_path):

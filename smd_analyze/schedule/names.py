@@ -29,6 +29,11 @@ DEFAULTS: dict[str, dict[str, float]] = {
     "lion": {"beta1": 0.9, "beta2": 0.99},
     "muon": {"momentum": 0.95},
 }
+OTHERS = (
+    "adadelta", "adafactor", "adagrad", "adamax", "asgd", "lamb", "lars", "radam", "rmsprop", "rprop", "sophia", "shampoo",
+    "soap",
+)  # fmt: skip
+"""Optimizers that are known by name and have no theory here."""
 ASSUMED = ("momentum", "beta1", "beta2")  # worth a note when assumed
 
 

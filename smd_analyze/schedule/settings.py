@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from smd_analyze.errors import UsageError
+from smd_analyze.schedule.names import DEFAULTS, OTHERS, normal
 
 Value = float | bool | str
 
@@ -129,6 +130,8 @@ def _values(table: Mapping[str, Any], where: str, extra: Sequence[str] = ()) -> 
                 raise UsageError(
                     f"{where}: {key} = {value!r} is not allowed; a name such as 'sgd' or 'adamw' is needed"
                 )
+            if normal(value) not in (*DEFAULTS, *OTHERS):
+                raise UsageError(f"{where}: {key} = {value!r} is not known; one of {', '.join(DEFAULTS)} is needed")
             values[name] = value
         elif name in SWITCHES:
             if not isinstance(value, bool):

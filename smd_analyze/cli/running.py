@@ -9,7 +9,7 @@ import typer
 from smd_analyze.errors import SmdError
 
 BUG, INTERRUPTED = 1, 130
-WrongCall = typer.BadParameter.__mro__[2]  # click's ClickException: typer brings click itself, under changing names
+WrongCall: type[typer.BadParameter] = typer.BadParameter.__mro__[2]  # ClickException: typer may bring its own click
 
 
 def run(app: typer.Typer, words: list[str]) -> int:

@@ -30,8 +30,8 @@ DEFAULTS: dict[str, dict[str, float]] = {
     "muon": {"momentum": 0.95},
 }
 OTHERS = (
-    "adadelta", "adafactor", "adagrad", "adamax", "asgd", "lamb", "lars", "radam", "rmsprop", "rprop", "sophia", "shampoo",
-    "soap",
+    "adadelta", "adafactor", "adagrad", "adamax", "asgd", "lamb", "lars", "radam", "rmsprop", "rprop", "shampoo",
+    "soap", "sophia",
 )  # fmt: skip
 """Optimizers that are known by name and have no theory here."""
 ASSUMED = ("momentum", "beta1", "beta2")  # worth a note when assumed

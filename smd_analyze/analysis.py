@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from smd_analyze.storage import hdf5
 from smd_analyze.storage.units import open_store
 from smd_analyze.theory import angles, prediction
 
+STATISTICS = "statistics"
 Progress = Callable[[float, str], None]
 SettingsLike = Mapping[str, Any] | str | Path | None
 
@@ -98,7 +100,8 @@ def analyze(
         settings: hyperparameters that win over the files': a mapping or the path of a TOML file.
         include, exclude: globs of parameter names.
         device: "auto", "cpu" or "cuda", for the pass over the bytes.
-        output: HDF5 file to write the report to.
+        output: HDF5 file to write the report to. One that already holds the statistics of the same files is not
+            measured again.
         progress: True shows a bar on stderr; a function is called with (fraction done, what is being done).
         weights: "live", "ema" or "master".
         steps: "A:B", the steps to analyse, both ends included.
@@ -116,7 +119,9 @@ def analyze(
         if not groups.groups:
             raise NothingToAnalyse(f"{path}: no weight matrix is left to analyse; loosen --include and --exclude")
         schedule = resolve_schedule(run, settings=settings)  # before the pass: a wrong option should not cost it
-        stats = measure(run, groups, device, progress=lambda done, what: tell(0.1 + 0.75 * done, what))
+        stats = measured_before(output, run, groups) or measure(
+            run, groups, device, progress=lambda done, what: tell(0.1 + 0.75 * done, what)
+        )
         tell(0.85, "comparing with theory")
         report = conclude(run, groups, stats, schedule)
         if output is not None:
@@ -124,6 +129,25 @@ def analyze(
             save(report, output)
         tell(1.0, "done")
     return report
+
+
+def measured_before(output: str | Path | None, run: Run, groups: Groups) -> Statistics | None:
+    """The statistics that the report at `output` holds, if this version made them of the same files and groups."""
+    if output is None or not hdf5.is_report(output):
+        return None
+    before = load(output)
+    same = (
+        before.provenance.get("version") == __version__
+        and before.checkpoints.equals(tabulate.checkpoints(run))
+        and before.settings.equals(tabulate.settings(run))
+        and before.groups.equals(tabulate.groups(groups))
+    )
+    if not same:
+        return None
+    steps = tuple(c.step for c in run.checkpoints)
+    found = tabulate.findings_of(before.findings, STATISTICS)
+    made_on = before.provenance.get("device", "cpu")
+    return Statistics(steps, groups.groups, before.statistics, partial(units, before), found, made_on)
 
 
 @contextmanager
@@ -158,12 +182,20 @@ def conclude(run: Run, groups: Groups, stats: Statistics, schedule: Schedule) ->
         angular_updates=angular,
         predictions=predicted,
         fits=fitted,
-        findings=tabulate.findings([*run.findings, *groups.findings, *schedule.findings, *stats.findings]),
+        findings=tabulate.findings(
+            {
+                "loading": run.findings,
+                "invariance": groups.findings,
+                "schedule": schedule.findings,
+                STATISTICS: stats.findings,
+            }
+        ),
         provenance={
             "version": __version__,
             "command": " ".join(sys.argv),
             "path": run.path,
             "framework": last.framework,
+            "device": stats.device,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "step_unit": schedule.step_unit,
             "ordered_by": run.ordered_by,

@@ -1,6 +1,6 @@
 """Records to tables: one row per checkpoint, setting, parameter, group and finding (docs/report-format.md)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 
@@ -30,6 +30,7 @@ GROUPS = {
 }  # fmt: skip
 FINDINGS = {
     "code": pl.String, "severity": pl.String, "where": pl.String, "message": pl.String, "remedy": pl.String,
+    "stage": pl.String,
 }  # fmt: skip
 
 
@@ -41,10 +42,9 @@ def checkpoints(run: Run) -> pl.DataFrame:
     return pl.DataFrame(rows, CHECKPOINTS, orient="row")
 
 
-def identity_text(identity: dict[str, tuple[int, int]] | object) -> str:
+def identity_text(identity: Mapping[str, tuple[int, int]]) -> str:
     """`name:size:mtime_ns` of each file, joined by blanks: equal text means that the files did not change."""
-    items = sorted(identity.items()) if isinstance(identity, dict) else []
-    return " ".join(f"{name.rsplit('/', 1)[-1]}:{size}:{mtime}" for name, (size, mtime) in items)
+    return " ".join(f"{name.rsplit('/', 1)[-1]}:{size}:{mtime}" for name, (size, mtime) in sorted(identity.items()))
 
 
 def settings(run: Run) -> pl.DataFrame:
@@ -77,8 +77,19 @@ def groups(found: Groups) -> pl.DataFrame:
     return pl.DataFrame(rows, GROUPS, orient="row")
 
 
-def findings(found: Iterable[Finding]) -> pl.DataFrame:
-    """One row per finding, the gravest first; one that two stages report stands once."""
+def findings(found: Mapping[str, Iterable[Finding]]) -> pl.DataFrame:
+    """One row per finding of each stage, the gravest first; one that two stages report stands once."""
     order = {"error": 0, "warning": 1, "note": 2}
-    rows = sorted(dict.fromkeys(found), key=lambda f: order[f.severity])
-    return pl.DataFrame([(f.code, f.severity, f.where, f.message, f.remedy) for f in rows], FINDINGS, orient="row")
+    stages: dict[Finding, str] = {}
+    for stage, of_stage in found.items():
+        for finding in of_stage:
+            stages.setdefault(finding, stage)
+    rows = sorted(stages, key=lambda f: order[f.severity])
+    values = [(f.code, f.severity, f.where, f.message, f.remedy, stages[f]) for f in rows]
+    return pl.DataFrame(values, FINDINGS, orient="row")
+
+
+def findings_of(table: pl.DataFrame, stage: str) -> tuple[Finding, ...]:
+    """The findings of one stage, as records again."""
+    rows = table.filter(pl.col("stage") == stage).drop("stage").iter_rows(named=True)
+    return tuple(Finding(**row) for row in rows)

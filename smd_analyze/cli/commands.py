@@ -117,12 +117,14 @@ def ls(
         from smd_analyze.views.json import rows
 
         parts = {"checkpoints": tabulate.checkpoints(run), "settings": tabulate.settings(run)}
-        parts["findings"] = tabulate.findings(run.findings)
+        parts["findings"] = tabulate.findings({"loading": run.findings})
         show_json({name: rows(table) for name, table in parts.items()})
         return
     tables.print_run(run, tables.console(), verbose=int(verbose))
     if not quiet:
-        tables.print_findings(tabulate.findings(run.findings), tables.console(stderr=True), verbose=int(verbose))
+        tables.print_findings(
+            tabulate.findings({"loading": run.findings}), tables.console(stderr=True), verbose=int(verbose)
+        )
 
 
 @sisters.command("groups")
@@ -156,7 +158,7 @@ def groups(
         return
     tables.print_groups(found, tables.console(), verbose=int(verbose))
     if not quiet:
-        every = tabulate.findings([*run.findings, *found.findings])
+        every = tabulate.findings({"loading": run.findings, "invariance": found.findings})
         tables.print_findings(every, tables.console(stderr=True), verbose=int(verbose))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,10 +94,21 @@ def _layer(
     for name, quantity in (("ratio", "agreement"), *((s, s) for s in same)):
         found = fits.get(quantity, {})  # a rate is fitted to invariant weights only, its ratio only where there is one
         row |= {name: found.get("value"), f"{name}_low": found.get("low"), f"{name}_high": found.get("high")}
+    if since is not None:  # over a stretch the fits' intervals are narrower than those of its single rows
+        _narrow(row, "implied", "equilibrium_index", lambda ei: max(0.0, 1 + ei) ** 0.5)
+        _narrow(row, "measured", "ratio", lambda ratio: ratio)
     notes = " ".join(str(a.get("note") or "") for a in angles)
     row["state"] = describe(group, fits, row["half_lives"], growth, notes)
     row["advice"] = _advice(group, fits)
     return row
+
+
+def _narrow(row: Row, name: str, by: str, law: Callable[[float], float]) -> None:
+    """Give `name` the relative interval of `by`, to which it is proportional through `law`."""
+    value, low, high = row[by], row[f"{by}_low"], row[f"{by}_high"]
+    if row[name] is not None and value is not None and low is not None and high is not None and law(value) > 0:
+        row[f"{name}_low"] = row[name] * law(low) / law(value)
+        row[f"{name}_high"] = row[name] * law(high) / law(value)
 
 
 def _advice(group: Group, fits: Mapping[str, Row]) -> str:

@@ -49,7 +49,7 @@ class Statistics:
     """The `statistics` table, and the per-unit series behind it.
 
     `table` has the columns group, step, weight_norm, rms_weight, angle, angle_from_first, nonfinite.
-    `units(name)` returns the UnitSeries of a group.
+    `units(name)` returns the UnitSeries of a group, `device` says where the sums were made.
     """
 
     steps: tuple[int, ...]
@@ -57,3 +57,4 @@ class Statistics:
     table: pl.DataFrame
     units: Callable[[str], UnitSeries] = field(repr=False)
     findings: tuple[Finding, ...] = ()
+    device: str = "cpu"

@@ -81,6 +81,7 @@ def measure(
         table=tables.statistics_table(steps, groups, totals),
         units=_reader(steps, groups, store, spoilt),
         findings=tuple(dict.fromkeys([*plan.found.findings, *files.problems.values(), *found, *about_updates])),
+        device=place,
     )
 
 

@@ -47,13 +47,29 @@ def save(report: Report, path: str | os.PathLike[str]) -> None:
             beside.unlink(missing_ok=True)
 
 
+def is_report(path: str | os.PathLike[str]) -> bool:
+    """Whether a report of this schema lies here, whole or not."""
+    place = Path(path)
+    try:
+        if not place.is_file() or not h5py.is_hdf5(place):
+            return False
+        with h5py.File(place, "r", locking="best-effort") as file:
+            return file.attrs.get("file_type") == FILE_TYPE and file.attrs.get("schema_version") == SCHEMA
+    except OSError:  # it cannot be opened: whatever it is, there is nothing to take from it
+        return False
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Find out before the work, not after it, that a report can be written here; leaves nothing behind.
+
+    A file that is there already is replaced only if it is a report: nobody's weights are overwritten by a slip.
 
     Raises:
         CannotWrite: it cannot.
     """
-    _, beside = _places(path)
+    place, beside = _places(path)
+    if place.exists() and place.stat().st_size and not is_report(place):
+        raise CannotWrite(f"{path}: is there already and is no report: name another file, or remove it")
     try:
         beside.touch(exist_ok=False)
     except OSError as error:

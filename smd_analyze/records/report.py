@@ -17,6 +17,13 @@ TABLES = (
     "angular_updates", "predictions", "fits", "findings",
 )  # fmt: skip
 
+HEADS = {
+    "group": "layer", "status": "status", "evidence": "evidence", "weight_norm": "‖w‖", "level": "level ‖w‖*",
+    "implied": "θ₁ implied [rad/step]", "measured": "θ₁ measured [rad/step]", "equilibrium": "θ* [rad/step]",
+    "half_lives": "half-lives", "state": "state",
+}  # fmt: skip
+"""Columns of `layers` that a notebook shows, and their heads."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -44,7 +51,15 @@ class Report:
     units: Callable[[str], UnitSeries | None] = field(default=lambda _: None, repr=False)
 
     def __repr__(self) -> str:
-        return display.report_text(self)
+        lines = [f"  {group}: {state}" for group, state in self.layers.select("group", "state").iter_rows()]
+        more = len(lines) - 2 * display.SHOWN
+        if more > 0:
+            lines[2 * display.SHOWN :] = [f"  … {more} more in report.layers"]
+        return "\n".join([self.verdict, *lines])
 
     def _repr_html_(self) -> str:
-        return display.report_html(self)
+        unit = self.provenance.get("step_unit", "step").removeprefix("optimizer ").removesuffix("s")
+        heads = [head.replace("step", unit) for head in HEADS.values()]
+        rows = [tuple(display.number(row[name]) for name in HEADS) for row in self.layers.iter_rows(named=True)]
+        found = display.html_list(self.findings.select("severity", "where", "message").iter_rows())
+        return display.html_head(self.verdict) + display.html_table(heads, rows) + found

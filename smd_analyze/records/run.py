@@ -118,7 +118,18 @@ class Run:
     aliases: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return display.run_text(self)
+        if not self.checkpoints:
+            return f"Run({self.path!r}: no checkpoints)"
+        first, last = self.checkpoints[0], self.checkpoints[-1]
+        lines = [
+            f"Run {self.path}: {len(self.checkpoints)} checkpoints, {self.step_unit} {first.step} to {last.step}, "
+            f"{len(last.parameters)} parameters, {last.format}, ordered by {self.ordered_by}"
+        ]
+        return "\n".join(lines + [f"  {f.severity}: {f.where}: {f.message}" for f in self.findings])
 
     def _repr_html_(self) -> str:
-        return display.run_html(self)
+        heads = ("step", "path", "format", "framework", "bytes", "parameters")
+        rows = [(c.step, c.path, c.format, c.framework, f"{c.nbytes:,}", len(c.parameters)) for c in self.checkpoints]
+        told = f"{self.path}: {len(self.checkpoints)} checkpoints, ordered by {self.ordered_by}"
+        found = display.html_list((f.severity, f.where, f.message) for f in self.findings)
+        return display.html_head(told) + display.html_table(heads, rows) + found

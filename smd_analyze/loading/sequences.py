@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 
 from smd_analyze.errors import UsageError
 from smd_analyze.loading.aliases import is_label
-from smd_analyze.loading.frameworks.base import Fact
-from smd_analyze.loading.name_numbers import template
+from smd_analyze.loading.frameworks.base import STEPS, Fact
+from smd_analyze.loading.name_numbers import split_runs, template
 from smd_analyze.loading.reading import Reading
 from smd_analyze.loading.sources import FileId
 from smd_analyze.loading.tensors import Place
@@ -38,9 +38,23 @@ def sequences_of(opened: Sequence[Opened]) -> dict[str, list[Opened]]:
         while (key := title if number == 1 else f"{title} ({number})") in found and not akin(found[key][0], one):
             number += 1
         found.setdefault(key, []).append(one)
+    found = {k: v for key, group in found.items() for k, v in apart(key, group).items()}
     if len(found) > 1 and any(len(v) > 1 for v in found.values()):
         found = {k: v for k, v in found.items() if len(v) > 1}
     return dict(sorted(found.items(), key=lambda kv: (-len(kv[1]), -sum(f.size for o in kv[1] for f in o.files))))
+
+
+def apart(title: str, group: list[Opened]) -> dict[str, list[Opened]]:
+    """A group of one template cut into runs (seeds, versions, …) unless the steps that its files state all differ."""
+    for fact in group[0].facts:
+        if fact.unit == STEPS:
+            stated = [f.value for one in group for f in one.facts if f.source == fact.source]
+            if len(stated) == len(set(stated)) == len(group):
+                return {title: group}
+    parts = split_runs([one.unit.name for one in group])
+    if len(parts) == 1:
+        return {title: group}
+    return {f"{title} with {group[part[0]].unit.name}": [group[i] for i in part] for part in parts}
 
 
 def akin(a: Opened, b: Opened) -> bool:
@@ -64,16 +78,14 @@ def pick_sequence(opened: Sequence[Opened], run: str | None, root: str) -> tuple
     names = list(found)
     if len(names) > 1 and len(found[names[0]]) == 1:  # single files: the stepless remainder is sorted out as strays
         return found[names[0]], []
-    notes = [
-        Finding(
-            "another-sequence",
-            "note",
-            root,
-            f"{len(found[n])} checkpoints {n} are another sequence; {names[0]} is analysed",
-            f"Use --run '{n}' for that one.",
-        )
-        for n in names[1:]
-    ]
+    patterns = [template(group[0].unit.name) for group in found.values()]
+    notes: list[Finding] = []
+    for name, pattern in zip(names[1:], patterns[1:], strict=True):
+        words = f"{len(found[name])} checkpoints {name} are another sequence; {names[0]} is analysed"
+        remedy = "Analyse its folder by itself."
+        if pattern.rpartition("/")[0] in {p.rpartition("/")[0] for p in patterns if p is not pattern}:
+            remedy = "Put it into a folder of its own and analyse that."
+        notes.append(Finding("another-sequence", "warning" if pattern in patterns[:1] else "note", root, words, remedy))
     return found[names[0]], notes
 
 

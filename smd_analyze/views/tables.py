@@ -94,10 +94,12 @@ def _print_layers(
 
 
 def _legend(layers: Sequence[Row], invariant: Sequence[Row], every: bool) -> Iterable[str]:
-    yield (
-        "θ₁ angular update: implied by the norms (an identity), or measured (independent of them); "
-        "θ* its value at equilibrium; ± the wider side of the interval; – no number (columns without any are left out)."
-    )
+    if any(present(row[name]) for row in layers for name in ("implied", "measured", "equilibrium")):
+        yield (
+            "θ₁ angular update: implied by the norms (an identity), or measured (independent of them); "
+            "θ* its value at equilibrium; ± the wider side of the interval."
+        )
+    yield "– no number; columns without any are left out."
     used = {BASES[row["level_basis"]] for row in invariant if row["level_basis"] in BASES}
     if used:
         told = ", ".join(f"{mark} {BASIS_WORDS[mark]}" for mark in BASIS_WORDS if mark in used)

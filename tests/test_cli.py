@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ def smd(*words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 def write_run(folder: Path, norms: list[float], nan_at: int | None = None) -> Path:
     """A run of one conv before a BatchNorm, saved as safetensors."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((8, 4, 3, 3)).astype(np.float32)
     for i, norm in enumerate(norms):
@@ -95,6 +96,10 @@ def test_nothing_to_analyse_is_exit_3(tmp_path, words):
         (("--steps", "x:y"), "x:y"),
         (("--explain", "no_such_layer"), "no_such_layer"),
         (("--no-such-option",), "--no-such-option"),
+        (("--inputs", "model.py:inputs"), "--model"),
+        (("--json", "--explain", "layer.conv1"), "--explain"),
+        (("--steps-per-epoch", "0"), "--steps-per-epoch"),
+        (("--run", "no_such_run"), "no_such_run"),
     ],
 )
 def test_a_wrong_call_is_exit_2(tmp_path, words, named):
@@ -103,6 +108,31 @@ def test_a_wrong_call_is_exit_2(tmp_path, words, named):
     assert done.returncode == 2, done.stderr
     assert named in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_leaves_is_no_error():
+    main = f"{sys.executable} -c 'from smd_analyze.cli import main; main()'"
+    line = f"{main} groups {RESNET} -v | head -1; exit ${{PIPESTATUS[0]}}"
+    for _ in range(3):
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+        assert done.returncode in (0, 128 + signal.SIGPIPE), done.stderr
+        assert done.stderr == ""
+
+
+def test_a_report_is_no_checkpoint(tmp_path):
+    run = write_run(tmp_path / "run", [1.0, 1.0])
+    assert smd(run, "-o", tmp_path / "r.h5").returncode == 0
+    done = smd(tmp_path / "r.h5")
+    assert done.returncode == 2
+    assert "is a report" in done.stderr
+
+
+def test_one_of_several_runs(tmp_path):
+    for name in ("first", "second"):
+        write_run(tmp_path / "runs" / name, [1.0, 1.1, 1.2])
+    done = smd("ls", tmp_path / "runs", "--json", "--run", "second", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all("second" in row["path"] for row in json.loads(done.stdout)["checkpoints"])
 
 
 def test_an_unwritable_report_is_said_before_the_work(tmp_path):

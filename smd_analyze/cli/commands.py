@@ -37,6 +37,7 @@ def analyze(
     ckpts: o.Ckpts,
     model: o.Model = None,
     inputs: o.Inputs = None,
+    run_name: o.RunName = None,
     weights: o.Weights = "live",
     include: o.Include = None,
     exclude: o.Exclude = None,
@@ -66,7 +67,13 @@ def analyze(
     angular update with the equilibrium that theory predicts. Nothing in a checkpoint is ever executed.
     """
     from smd_analyze import analysis
+    from smd_analyze.errors import UsageError
     from smd_analyze.schedule.settings import merged
+
+    if inputs is not None and model is None:
+        raise UsageError("--inputs says what --model is traced with: give --model too")
+    if as_json and explain is not None:
+        raise UsageError("--json and --explain both want stdout: give one of them")
 
     said = o.hyperparameters(
         optimizer=optimizer, learning_rate=lr, weight_decay=weight_decay, momentum=momentum, dampening=dampening,
@@ -74,7 +81,7 @@ def analyze(
     )  # fmt: skip
     report = analysis.analyze(
         ckpts, model, inputs, merged(settings, said), include or (), exclude or (), device, output,
-        progress=not (quiet or as_json), weights=weights, steps=steps, steps_per_epoch=steps_per_epoch,
+        progress=not (quiet or as_json), run=run_name, weights=weights, steps=steps, steps_per_epoch=steps_per_epoch,
     )  # fmt: skip
     if plots is not None:
         from smd_analyze.views.plots import save_all
@@ -101,6 +108,7 @@ def analyze(
 @sisters.command("ls")
 def ls(
     ckpts: o.Ckpts,
+    run_name: o.RunName = None,
     weights: o.Weights = "live",
     steps: o.Steps = None,
     steps_per_epoch: o.StepsPerEpoch = None,
@@ -112,7 +120,7 @@ def ls(
     from smd_analyze import analysis, tabulate
     from smd_analyze.views import tables
 
-    run = analysis.load_run(ckpts, weights=weights, steps=steps, steps_per_epoch=steps_per_epoch)
+    run = analysis.load_run(ckpts, run=run_name, weights=weights, steps=steps, steps_per_epoch=steps_per_epoch)
     if as_json:
         from smd_analyze.views.json import rows
 
@@ -135,6 +143,7 @@ def groups(
     why: Annotated[str | None, typer.Option(metavar="NAME", help="The reasoning for one parameter.")] = None,
     include: o.Include = None,
     exclude: o.Exclude = None,
+    run_name: o.RunName = None,
     weights: o.Weights = "live",
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -144,7 +153,7 @@ def groups(
     from smd_analyze import analysis, tabulate
     from smd_analyze.views import tables
 
-    run = analysis.load_run(ckpts, weights=weights)
+    run = analysis.load_run(ckpts, run=run_name, weights=weights)
     found = analysis.find_groups(run, model, inputs, include=include or (), exclude=exclude or ())
     if as_json:
         from smd_analyze.views.json import rows

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-FILES, HYPER, OUT = "Which files and weights", "Hyperparameters (what you say wins over the files)", "Output"
+FILES, OUT = "Which files and weights", "Output"
+HYPER = "Hyperparameters of every parameter group (what you say wins over the files)"
 
 Ckpts = Annotated[str, typer.Argument(metavar="CKPTS", help="Folder (or file) of checkpoints.", show_default=False)]
 Model = Annotated[
@@ -26,12 +27,18 @@ Include = Annotated[
 Exclude = Annotated[
     list[str] | None, typer.Option(metavar="GLOB", help="Not these parameters (repeatable).", rich_help_panel=FILES)
 ]
+RunName = Annotated[
+    str | None,
+    typer.Option("--run", metavar="NAME", help="One of several sequences in the tree.", rich_help_panel=FILES),
+]
 Steps = Annotated[
     str | None, typer.Option(metavar="A:B", help="Only these steps, both ends included.", rich_help_panel=FILES)
 ]
 StepsPerEpoch = Annotated[
     float | None,
-    typer.Option(metavar="N", help="Optimizer steps per epoch, for runs that know only epochs.", rich_help_panel=FILES),
+    typer.Option(
+        min=1, metavar="N", help="Optimizer steps in an epoch, if files tell epochs only.", rich_help_panel=FILES
+    ),
 ]
 SettingsFile = Annotated[
     Path | None,
@@ -39,7 +46,9 @@ SettingsFile = Annotated[
         "--settings", metavar="TOML", help="Hyperparameters per parameter group, and a schedule.", rich_help_panel=HYPER
     ),
 ]
-Optimizer = Annotated[str | None, typer.Option(metavar="NAME", help="sgd, sgdw, adam or adamw.", rich_help_panel=HYPER)]
+Optimizer = Annotated[
+    str | None, typer.Option(metavar="NAME", help="sgd, sgdw, adam (coupled) or adamw.", rich_help_panel=HYPER)
+]
 Lr = Annotated[float | None, typer.Option(metavar="η", help="Learning rate.", rich_help_panel=HYPER)]
 WeightDecay = Annotated[float | None, typer.Option(metavar="λ", help="Weight decay.", rich_help_panel=HYPER)]
 Momentum = Annotated[float | None, typer.Option(metavar="α", help="Momentum.", rich_help_panel=HYPER)]
@@ -60,9 +69,7 @@ Explain = Annotated[
 Quiet = Annotated[
     bool, typer.Option("-q", "--quiet", help="Neither progress nor findings on stderr.", rich_help_panel=OUT)
 ]
-Verbose = Annotated[
-    bool, typer.Option("-v", "--verbose", help="Every layer, no summary of kinds.", rich_help_panel=OUT)
-]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show all, summarise nothing.", rich_help_panel=OUT)]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where norms and angles are computed.")]
 
 

@@ -1,6 +1,6 @@
 """Run a command and turn every way it can end into a sentence and an exit code (INTERFACE: 0, 1, 2, 3, 130)."""
 
-import os
+import signal
 import sys
 import traceback
 
@@ -14,6 +14,8 @@ WrongCall: type[typer.BadParameter] = typer.BadParameter.__mro__[2]  # ClickExce
 
 def run(app: typer.Typer, words: list[str]) -> int:
     """Exit code of the command; errors that a person can mend are one sentence on stderr, without a traceback."""
+    if hasattr(signal, "SIGPIPE"):  # `smd-analyze … | head`: when the reader has gone, end as other commands do
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         code = typer.main.get_command(app).main(args=words, prog_name="smd-analyze", standalone_mode=False)
         sys.stdout.flush()
@@ -29,9 +31,6 @@ def run(app: typer.Typer, words: list[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         typer.echo("interrupted", err=True)
         return INTERRUPTED
-    except BrokenPipeError:  # `smd-analyze … | head`: the reader has gone, there is nobody to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception:
         traceback.print_exc()
         typer.echo("error: this is a bug in smd-analyze; please report it with the lines above", err=True)

@@ -10,7 +10,7 @@ from smd_analyze.records.group import Groups, ParameterVerdict
 MEANING = {
     "invariant": "its scale does not change the output",
     "jointly invariant": "its scale does not change the output if the whole set is scaled together",
-    "not invariant": "its scale matters",
+    "not invariant": "its scale matters, as far as can be told",
     "dead": "it has no influence on the output: it feels no gradient, only weight decay",
     "unknown": "nothing can be said for sure",
 }
@@ -20,12 +20,12 @@ GRANULARITY = {
     "whole": "only the tensor as a whole",
 }
 EVIDENCE = {
-    "proved": "proved on the model's graph, for eps → 0 and normalization by batch statistics as in training",
-    "not proved": "the graph gave no proof of invariance; that is not yet a proof of the contrary",
-    "guessed": "guessed from names and shapes; give --model to have it proved",
-    "confirmed": "confirmed numerically at the probed points",
-    "proved and confirmed": "proved on the graph and confirmed numerically",
-    "refuted": "refuted by a numerical counter-example",
+    "proved": "on the model's graph, for eps → 0 and normalization as in training",
+    "not proved": "the graph shows no invariance, which does not prove that there is none",
+    "guessed": "from names and shapes; give --model to have it proved",
+    "confirmed": "numerically, at the probed points",
+    "proved and confirmed": "on the graph, and numerically",
+    "refuted": "by a numerical counter-example",
 }
 
 
@@ -44,9 +44,16 @@ def explain(groups: Groups, name: str) -> str:
     return "\n".join(line for row in rows for line in _lines(groups, row))
 
 
+def _status(row: ParameterVerdict) -> str:
+    """The status, and how sure it is."""
+    if row.evidence == "guessed" and row.status != "unknown":
+        return f"presumably {row.status}"
+    return "not shown to be invariant" if row.evidence == "not proved" else row.status
+
+
 def _lines(groups: Groups, row: ParameterVerdict) -> list[str]:
     title = row.parameter + (f"[{row.slice}]" if row.slice else "")
-    lines = [f"{title}: {row.status} — {MEANING[row.status]}"]
+    lines = [f"{title}: {_status(row)} — {MEANING[row.status]}"]
     shape = " × ".join(map(str, row.shape)) or "scalar"
     lines.append(
         f"  shape        {shape}, {row.role}"

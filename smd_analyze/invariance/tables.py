@@ -90,8 +90,9 @@ def _group(name: str, members: Sequence[Verdict], tensors: Mapping[str, LazyTens
     parts = tuple(Member(m.parameter, m.axis, *m.extent(tensors[m.parameter].shape)) for m in members)
     numel = sum(m.numel(tensors[m.parameter].shape) for m in members)
     parameter_group = owner.get(first.parameter, "")
+    units = first.units if numel > first.units else 1  # a unit of one number has no direction
     return Group(
-        name, parts, first.status, first.granularity, first.units, numel, parameter_group, first.evidence, first.role,
+        name, parts, first.status, first.granularity, units, numel, parameter_group, first.evidence, first.role,
         first.reason,
     )  # fmt: skip
 

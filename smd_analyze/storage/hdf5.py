@@ -73,7 +73,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     try:
         beside.touch(exist_ok=False)
     except OSError as error:
-        raise CannotWrite(f"{path}: the report cannot be written: {error}") from error
+        raise CannotWrite(f"{path}: the report cannot be written: {error.strerror or error}") from error
     finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from smd_analyze.views.drawing import (
 )
 from smd_analyze.views.kinds import kinds, label
 from smd_analyze.views.layers import Row
-from smd_analyze.views.text import counted, present, shorten
+from smd_analyze.views.text import abbreviate, counted, present, shorten
 
 MOST_ROWS = 60  # layers that get a row each
 REFERENCE = "not invariant: reference only"
@@ -85,7 +85,7 @@ def _dots(ax: Axes, rows: Sequence[Row]) -> dict[str, Artist]:
             if low is not None and high is not None:
                 ax.hlines(y, low, high, color=color, lw=1.2, zorder=3)
     guessed = [" ?" if row["evidence"] == "guessed" and row["status"] in INVARIANT else "" for row in rows]
-    names = [shorten(row["group"], 44) + mark for row, mark in zip(rows, guessed, strict=True)]
+    names = [abbreviate(row["group"], 44) + mark for row, mark in zip(rows, guessed, strict=True)]
     ax.set_yticks(range(len(rows)), names, fontsize=8)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     if any(guessed):

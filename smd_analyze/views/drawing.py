@@ -21,7 +21,7 @@ from smd_analyze.records.quantity import quantity
 from smd_analyze.records.report import Report
 from smd_analyze.views.kinds import kinds, label
 from smd_analyze.views.layers import Row
-from smd_analyze.views.text import counted, shorten
+from smd_analyze.views.text import abbreviate, counted
 
 MOST_SINGLE = 20  # layers that get a panel each
 MOST_PANELS = 12  # panels where layers share one
@@ -67,7 +67,7 @@ def panels(report: Report) -> list[Panel]:
     """One panel for each of up to 20 layers; more layers share at most 12, by kind and by whether theory applies."""
     rows = list(report.groups.iter_rows(named=True))
     if len(rows) <= MOST_SINGLE:
-        return [_panel(shorten(row["group"], 30), [row]) for row in rows]
+        return [_panel(abbreviate(row["group"], 30), [row]) for row in rows]
     invariant = [row for row in rows if row["status"] in INVARIANT]
     others = [row for row in rows if row["status"] not in INVARIANT]
     few = min(FEW_REFERENCE, len(others)) if invariant else MOST_PANELS
@@ -88,7 +88,7 @@ def _shared(rows: Sequence[Row], most: int) -> list[Panel]:
         named, rest = ranked[: most - 1], ranked[most - 1 :]
         if rest:
             named.append((", ".join(role for role, _ in rest), [row for _, members in rest for row in members]))
-    return [_panel(shorten(name, 30), members) for name, members in named]
+    return [_panel(abbreviate(name, 30), members) for name, members in named]
 
 
 def _panel(name: str, rows: Sequence[Row]) -> Panel:
@@ -143,13 +143,14 @@ def legend(drawn: Figure, used: dict[str, Artist]) -> None:
 
 
 def axis_label(column: str, power: int = 0, step_unit: str = "") -> str:
-    """`weight norm ‖w‖ [weight]`: the quantity's words, symbol and unit (times 10^power, where ticks are scaled)."""
+    """`angle θₖ [rad]`: the quantity's words, symbol and unit (times 10^power, where ticks are scaled)."""
     known = quantity(column)
     if known is None:
         return column.replace("_", " ")
     unit = known.unit.replace("step", step_unit) if step_unit else known.unit
     factor = "10⁻³ " if power == -3 else ""
-    return f"{known.name.replace('_', ' ')} {known.symbol}".strip() + (f" [{factor}{unit}]" if unit != "1" else "")
+    name = f"{known.name.replace('_', ' ')} {known.symbol}".strip()
+    return name if unit in ("1", "weight") else f"{name} [{factor}{unit}]"
 
 
 def step_name(report: Report) -> str:

@@ -42,12 +42,12 @@ def print_run(run: Run, console: Console, *, verbose: int = 0) -> None:
         rows.insert(ENDS, ("…", f"{gap} more; -v shows all", "", "", "", ""))
     console.print(grid(("step", "path", "format", "trainer", "tensors", "size"), ("step", "tensors", "size"), rows))
     console.print()
-    _print_settings(run, console, room)
+    _print_settings(run, console)
     for name, target in run.aliases.items():
         console.print(Text(f"{name} is {target}"))
 
 
-def _print_settings(run: Run, console: Console, room: int) -> None:
+def _print_settings(run: Run, console: Console) -> None:
     last: dict[tuple[str, str, str], Setting] = {}
     seen: dict[tuple[str, str, str], list[str]] = {}
     for name, parameters in run.parameter_groups.items():
@@ -71,11 +71,11 @@ def _print_settings(run: Run, console: Console, room: int) -> None:
         text = values[0] if len(values) == 1 else f"{values[0]} … {values[-1]}"
         if len(values) > 2:
             text += f" ({len(values)} values)"
-        source = shorten(re.sub(r"\[\d+\]", "[…]", s.source), room)
-        merged.setdefault((s.name, text, s.kind, source), []).append(s.parameter_group or "every")
+        source = re.sub(r"\[\d+\]", "", s.source)
+        merged.setdefault((s.name, text, f"{s.kind}: {source}"), []).append(s.parameter_group or "every")
     rows = [(", ".join(names), *cells) for cells, names in merged.items()]
-    heads = ("parameter group", "hyperparameter", "value", "kind", "source")
-    console.print(grid(heads, (), rows, fixed=heads[1:4]))
+    heads = ("group", "hyperparameter", "value", "where it stands")
+    console.print(grid(heads, (), rows, fixed=heads[:3]))
 
 
 def print_groups(groups: Groups, console: Console, *, verbose: int = 0) -> None:

@@ -49,7 +49,9 @@ def norms(report: Report) -> Figure:
     unit = step_name(report)
     used: Used = {}
     fitted = "extrapolated" in report.predictions["norm_basis"].to_list()
-    theory = "theory's course, its gradient scale fitted to these norms" if fitted else "expected by theory"
+    told = "fitted to these norms" if fitted else "constant over the run"
+    theory = f"expected by theory, gradient scale {told}"
+    rest = "equilibrium norm, extrapolated from these norms" if fitted else "equilibrium norm"
     with style():
         drawn, axes = figure(shown, _title("Weight norms", report), _x(unit), axis_label("weight_norm"))
         for panel, ax in zip(shown, axes, strict=True):
@@ -59,7 +61,7 @@ def norms(report: Report) -> Figure:
                 _lines(ax, report.predictions, "step", "expected_norm", panel, THEORY, theory, used, "--")
             _frame(ax)
             if not panel.reference:
-                _equilibrium_norm(ax, report, panel, used)
+                _equilibrium_norm(ax, report, panel, rest, used)
             _learning_rate(ax, report, panel, used)
         legend(drawn, used)
     return drawn
@@ -92,23 +94,30 @@ def angular_updates(report: Report) -> Figure:
             milli(ax, limits)
         if axes and not limits:
             axes[0].set_ylim(bottom=0)
+            axes[0].annotate("no angular update is known: see the table", (0.5, 0.5), xycoords="axes fraction",
+                             ha="center", fontsize=8, color=GREY)  # fmt: skip
         legend(drawn, used)
     return drawn
 
 
 def angles(report: Report) -> Figure:
-    """Angle between one checkpoint and the next, beside that of a diffusion with zero-mean gradients (no verdict)."""
+    """Angle between one checkpoint and the next, beside that of a diffusion with zero-mean gradients (no verdict).
+
+    Intervals shorter than a fifth of the usual one are left out: a pair of consecutive steps would only zigzag.
+    """
     shown = panels(report)
     unit = step_name(report)
     used: Used = {}
     with style():
         drawn, axes = figure(shown, _title("Angles between checkpoints", report), _x(unit), axis_label("angle"), True)
+        usual = _usual_spacing(report)
+        measured, expected = (t.filter(pl.col("step").is_in(usual)) for t in (report.statistics, report.predictions))
         for panel, ax in zip(shown, axes, strict=True):
             color = GREY if panel.reference else MEASURED
-            _lines(ax, report.statistics, "step", "angle", panel, color, "angle from the previous checkpoint", used)
+            _lines(ax, measured, "step", "angle", panel, color, "angle from the previous checkpoint", used)
             name = "zero-mean diffusion: a reference, no verdict"
             if not panel.reference:
-                _lines(ax, report.predictions, "step", "diffusion_angle", panel, THEORY, name, used, ":")
+                _lines(ax, expected, "step", "diffusion_angle", panel, THEORY, name, used, ":")
             _learning_rate(ax, report, panel, used)
         if axes:
             axes[0].set_ylim(bottom=0)
@@ -138,6 +147,14 @@ def save_all(report: Report, folder: str | Path) -> list[Path]:
     except OSError as error:
         raise CannotWrite(f"{folder}: the figures cannot be written: {error}") from error
     return written
+
+
+def _usual_spacing(report: Report) -> list[int]:
+    """The steps whose distance from the step before is at least a fifth of the median distance, and the first."""
+    steps = report.checkpoints["step"].to_numpy()
+    gaps = np.diff(steps, prepend=-np.inf)
+    least = 0.2 * np.median(gaps[1:]) if len(gaps) > 1 else 0.0
+    return [int(step) for step, gap in zip(steps, gaps, strict=True) if gap >= least]
 
 
 def _title(what: str, report: Report) -> str:
@@ -216,12 +233,12 @@ def _markers(ax: Axes, frame: pl.DataFrame, panel: Panel, used: Used) -> None:
                 ax.vlines(at, low, high, color=color, lw=1.0, zorder=6)
 
 
-def _equilibrium_norm(ax: Axes, report: Report, panel: Panel, used: Used) -> None:
+def _equilibrium_norm(ax: Axes, report: Report, panel: Panel, name: str, used: Used) -> None:
     """Steps at the equilibrium norm; where it lies far outside the picture, an arrow and its last value."""
     bottom, top = ax.get_ylim()
     for step, value in _per_step(report.predictions, "equilibrium_norm", panel):
         line = ax.plot(step, value, ":", drawstyle="steps-pre", color=EQUILIBRIUM, lw=1.3, zorder=4)[0]
-        used.setdefault("equilibrium norm", line)
+        used.setdefault(name, line)
         if panel.single and "equilibrium_norm_low" in report.predictions.columns:
             layer = next(_series(report.predictions, "step", "equilibrium_norm", panel))
             ends = values(layer, "equilibrium_norm_low"), values(layer, "equilibrium_norm_high")

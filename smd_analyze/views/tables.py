@@ -20,9 +20,9 @@ __all__ = ["console", "print_findings", "print_groups", "print_report", "print_r
 
 PIPED = 100  # columns of a table that goes to a file or a pipe
 STATE = 20  # columns that the words of a state get at least, if a long name asks for room
-BASIS_WORDS = {"ᵗ": "from theory", "ˣ": "extrapolated from the same norms", "ᵐ": "measured where it is stationary"}
+BASIS_WORDS = {"ᵗ": "from theory", "ˣ": "extrapolated from the same norms", "ᵐ": "mean while stationary"}
 GUESS, IF_INVARIANT = "?", " (if invariant)"
-REFERENCE = "Not scale-invariant weights: theory as reference only"
+REFERENCE = "Not scale-invariant, as far as known: theory as reference only"
 
 
 def console(stderr: bool = False) -> Console:
@@ -97,13 +97,18 @@ def _legend(layers: Sequence[Row], invariant: Sequence[Row], every: bool) -> Ite
     if any(present(row[name]) for row in layers for name in ("implied", "measured", "equilibrium")):
         yield (
             "θ₁ angular update: implied by the norms (an identity), or measured (independent of them); "
-            "θ* its value at equilibrium; ± the wider side of the interval."
+            "θ* its value at equilibrium; over the stationary stretch, else at the last checkpoint; ± the wider side."
+        )
+    if invariant:
+        yield (
+            "stationary: equilibrium index EI within ±0.1 (0 at equilibrium, −1 pure decay); agrees: within 10 %; "
+            "half-lives of the norm's relaxation since the first checkpoint."
         )
     yield "– no number; columns without any are left out."
     used = {BASES[row["level_basis"]] for row in invariant if row["level_basis"] in BASES}
     if used:
         told = ", ".join(f"{mark} {BASIS_WORDS[mark]}" for mark in BASIS_WORDS if mark in used)
-        yield f"level: the norm that the layer settles at; {told}"
+        yield f"level: the norm at equilibrium; {told}"
     if any(row["evidence"] == "guessed" for row in invariant):
         yield f"{GUESS} scale invariance is guessed from names and shapes: what is said holds if so; --model proves it."
     if not every and max(len(invariant), len(layers) - len(invariant)) > SCREEN:

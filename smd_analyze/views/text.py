@@ -51,7 +51,7 @@ def compact(value: Any, low: Any, high: Any, scale: float = 1.0, digits: int = 3
     if sides is None:
         return number(value, digits, scale)
     places = _places(max(sides))
-    if places > 4:
+    if places > 4 or abs(value * scale) < 0.01:
         return f"{value * scale:.1e}±{max(sides):.0e}".replace("e-0", "e-")
     return f"{value * scale:.{places}f}±{max(sides):.{places}f}"
 
@@ -76,6 +76,16 @@ def shorten(name: str, width: int) -> str:
         return name
     tail = (width - 1) * 3 // 5
     return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
+
+
+def abbreviate(name: str, width: int) -> str:
+    """At most `width` characters: the first words of a dotted name become their initials, its numbers and end stay."""
+    words = name.split(".")
+    for i, word in enumerate(words[:-1]):
+        if len(".".join(words)) <= width:
+            break
+        words[i] = word if word.isdigit() else word[:1]
+    return shorten(".".join(words), width)
 
 
 def fold(name: str, width: int) -> str:

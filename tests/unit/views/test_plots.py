@@ -64,7 +64,7 @@ def test_angles_have_a_reference_that_is_no_verdict():
 
 def test_axes_carry_symbols_and_units():
     report = make_report(5)
-    assert plots.norms(report).get_supylabel() == "weight norm ‖w‖ [weight]"
+    assert plots.norms(report).get_supylabel() == "weight norm ‖w‖"
     figure = plots.angular_updates(report)
     assert figure.get_supylabel() == "angular update θ₁ [10⁻³ rad/step]"
     assert figure.axes[-1].get_xlabel() == "t [step]"
@@ -138,3 +138,12 @@ def test_figures_are_written_and_the_users_settings_stay(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CannotWrite, match="file"):
         plots.save_all(make_report(3), tmp_path / "file")
+
+
+def test_consecutive_pairs_do_not_zigzag_through_the_angles():
+    report = make_report(5)
+    steps = report.checkpoints["step"].to_list()
+    close = replace(report, checkpoints=report.checkpoints.with_columns(step=pl.Series([*steps[:-1], steps[-2] + 1])))
+    drawn = [len(np.atleast_1d(line.get_xdata())) for line in panel(plots.angles(close), "conv1").lines]
+    whole = [len(np.atleast_1d(line.get_xdata())) for line in panel(plots.angles(report), "conv1").lines]
+    assert drawn[0] == whole[0] - 1

@@ -1,7 +1,7 @@
 import pytest
 
 from smd_analyze.views.kinds import kinds, label
-from smd_analyze.views.text import angle_scale, compact, fold, given, interval, number, shorten, size
+from smd_analyze.views.text import abbreviate, angle_scale, compact, fold, given, interval, number, shorten, size
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,11 @@ def test_conv1_and_conv2_are_two_kinds_unless_that_makes_too_many():
     names = [f"layer{i}.{j}.conv{k}" for i in (1, 2) for j in (0, 1) for k in (1, 2)]
     assert list(map(len, kinds(names, 30).values())) == [4, 4]
     assert list(map(len, kinds([f"conv{i}" for i in range(40)], 30).values())) == [40]
+
+
+def test_abbreviated_names_keep_numbers_and_ends():
+    assert abbreviate("model.layers.11.self_attn.k_proj", 40) == "model.layers.11.self_attn.k_proj"
+    assert abbreviate("model.layers.11.self_attn.k_proj", 26) == "m.l.11.self_attn.k_proj"
+    names = {abbreviate(f"model.layers.{i}.self_attn.{m}_proj", 20) for i in range(40) for m in "qkvo"}
+    assert len(names) == 160
+    assert max(map(len, names)) <= 20

@@ -13,7 +13,7 @@ from smd_analyze.records.group import Groups, ParameterVerdict
 from smd_analyze.records.run import Run, Setting
 from smd_analyze.views.grid import grid
 from smd_analyze.views.kinds import kinds, label, skeleton
-from smd_analyze.views.layers import SCREEN
+from smd_analyze.views.layers import NARROW, SCREEN
 from smd_analyze.views.text import counted, fold, given, shorten, size
 
 VECTORS = ("norm gain", "bias")
@@ -73,9 +73,10 @@ def _print_settings(run: Run, console: Console) -> None:
             text += f" ({len(values)} values)"
         source = re.sub(r"\[\d+\]", "", s.source)
         merged.setdefault((s.name, text, f"{s.kind}: {source}"), []).append(s.parameter_group or "every")
-    rows = [(", ".join(names), *cells) for cells, names in merged.items()]
     heads = ("group", "hyperparameter", "value", "where it stands")
-    console.print(grid(heads, (), rows, fixed=heads[:3]))
+    shown = 4 if console.width >= NARROW else 3
+    rows = [(", ".join(names), *cells)[:shown] for cells, names in merged.items()]
+    console.print(grid(heads[:shown], (), rows, fixed=heads[:3]))
 
 
 def print_groups(groups: Groups, console: Console, *, verbose: int = 0) -> None:

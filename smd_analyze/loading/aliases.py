@@ -6,18 +6,23 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TypeVar
 
 import numpy as np
 
+from smd_analyze.errors import SmdError
 from smd_analyze.loading.frameworks.base import STEPS, Fact
+from smd_analyze.loading.mixtures import MOST, separate
 from smd_analyze.loading.sources import FileId
-from smd_analyze.loading.tensors import Place, read_place
+from smd_analyze.loading.tensors import Place, decoded, read_place
 from smd_analyze.records.finding import Finding
 
 LABEL = re.compile(r"(^|[._\-/])(last|latest|best|final|recovery|current|resume|end)([._\-/]|$)", re.IGNORECASE)
 PROBES = 3  # tensors by which the angle between two files is judged
 LARGEST_PROBE = 1 << 18  # bytes
+LARGEST_READ = 1 << 24  # bytes of a probe that is read from every checkpoint
+ENOUGH = 4096  # elements
 LARGEST_COMPARED = 1 << 28  # bytes that are compared to be sure that two files hold the same
 FAR, VERY_FAR = 0.5, 1.2  # rad from the nearest checkpoint beyond which a file is suspected to be of another run
 MOST_NEIGHBOURS = 12
@@ -67,7 +72,12 @@ def sort_out(
                 Finding("stray-file", "note", where, "holds other tensors than the sequence: another model, left out")
             )
             continue
-        twin = next((m for m in of_members if same(m, other)), None)
+        try:
+            twin = next((m for m in of_members if same(m, other)), None)
+        except (SmdError, OSError) as problem:
+            words = str(problem).removeprefix(f"{where}: ")
+            findings.append(Finding("unreadable-file", "warning", where, words, "It is left out."))
+            continue
         if twin is not None:
             label = label_of(other.name)
             aliases[label if label not in aliases else other.name] = twin.path
@@ -139,6 +149,50 @@ def probed(one: Alike) -> list[str]:
     return sorted(fitting)[:: max(1, len(fitting) // PROBES)][:PROBES]
 
 
+def unit_vector(one: Alike, name: str) -> np.ndarray:
+    """A tensor's direction in float64; zeros where it has none, or can no longer be read (measuring will say so)."""
+    place = one.parameters[name]
+    try:
+        array = decoded(read(one, name), place.dtype)
+    except (SmdError, OSError):
+        return np.zeros(prod(place.shape))
+    flat = array.astype(np.float64).ravel() if array.dtype.kind == "f" else np.zeros(array.size)
+    with np.errstate(over="ignore", invalid="ignore"):
+        norm = float(np.sqrt(np.square(flat).sum()))
+    return flat / norm if 0 < norm < np.inf else np.zeros(flat.size)
+
+
+def of_one_run(ordered: Sequence[Alike]) -> tuple[list[int], list[Finding]]:
+    """Indices of the checkpoints of the main run, and a finding if others are mixed with it."""
+    names = probed(ordered[0])
+    shapes = [ordered[0].parameters[n].shape for n in names]
+    same = [[o.parameters[n].shape for n in names if n in o.parameters] == shapes for o in ordered]
+    usual = [i for i, o in enumerate(ordered) if same[i] and probed(o) == names]
+    if any(ordered[0].parameters[n].nbytes > LARGEST_READ for n in names):
+        return list(range(len(ordered))), []
+    parts = separate([[thinned(unit_vector(ordered[i], n)) for n in names] for i in usual[:MOST]])
+    if len(parts) == 1:
+        return list(range(len(ordered))), []
+    strange = [usual[i] for part in parts[1:] for i in part]
+    listed = ", ".join(ordered[i].name for i in strange[:3]) + (f" and {len(strange) - 3} more" if strange[3:] else "")
+    words = f"{len(parts)} runs seem to be mixed: far from their neighbours, which are near each other, are {listed}"
+    where = ordered[strange[0]].path
+    if len(usual) > MOST:
+        remedy = "Put each run into a folder of its own; all numbers here are of the mixture."
+        return list(range(len(ordered))), [Finding("mixed-runs", "error", where, words, remedy)]
+    remedy = "They are left out (another run, or damaged). Put each run into a folder of its own."
+    return [i for i in range(len(ordered)) if i not in set(strange)], [
+        Finding("mixed-runs", "warning", where, words, remedy)
+    ]
+
+
+def thinned(vector: np.ndarray) -> np.ndarray:
+    """A unit vector of at most twice ENOUGH of its elements: in so many, angles hardly change."""
+    part = vector[:: max(1, vector.size // ENOUGH)]
+    norm = float(np.sqrt(np.square(part).sum()))
+    return part / norm if norm > 0 else part
+
+
 class Angles:
     """Angles between checkpoints, judged by a few tensors that are read once per checkpoint."""
 
@@ -148,12 +202,7 @@ class Angles:
     def vectors(self, one: Alike) -> list[np.ndarray]:
         """The probed tensors as unit vectors (float64); zeros for what has no direction."""
         if one.path not in self.known:
-            found: list[np.ndarray] = []
-            for name in probed(one):
-                array = read(one, name)
-                flat = array.astype(np.float64).ravel() if array.dtype.kind == "f" else np.zeros(array.size)
-                norm = float(np.sqrt(np.square(flat).sum()))
-                found.append(flat / norm if 0 < norm < np.inf else np.zeros(array.size))
+            found = [unit_vector(one, name) for name in probed(one)]
             self.known[one.path] = found
         return self.known[one.path]
 

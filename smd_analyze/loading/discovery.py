@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 
 from smd_analyze.errors import NothingToAnalyse, SmdError, UsageError
-from smd_analyze.loading.aliases import Alike, sort_out
+from smd_analyze.loading.aliases import Alike, of_one_run, sort_out
 from smd_analyze.loading.folders import open_folder
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.formats.registry import open_document
@@ -17,7 +18,7 @@ from smd_analyze.loading.sequences import Opened, consistent, pick_sequence, seq
 from smd_analyze.loading.settings import logged_settings
 from smd_analyze.loading.sources import FileId, open_source
 from smd_analyze.loading.steps import Member, order
-from smd_analyze.loading.tensors import LazyTensors, Place, read_place
+from smd_analyze.loading.tensors import LazyTensors, Place, decoded, read_place
 from smd_analyze.loading.walk import Unit, find_units
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.run import Applies, Checkpoint, Run
@@ -43,6 +44,9 @@ def load_run(
     Unreadable files are findings; NothingToAnalyse if nothing readable remains.
     """
     root = str(path)
+    if root.encode("utf-8", "replace").decode() != root:
+        shown = root.encode("utf-8", "backslashreplace").decode()
+        raise UsageError(f"{shown}: the path is not valid UTF-8; rename the folder")
     if not Path(root).exists():
         raise NothingToAnalyse(f"{root}: there is no such file or folder")
     units, findings = find_units(root)
@@ -61,10 +65,11 @@ def load_run(
         findings += notes
     made = order([member_of(o) for o in members], root, steps_per_epoch)
     ranked = sorted(range(len(members)), key=lambda i: (made.steps[i], members[i].unit.name))
-    members = [members[i] for i in ranked]
-    numbers = [made.steps[i] for i in ranked]
+    kept, mixed = of_one_run([alike(members[i]) for i in ranked])
+    members = [members[ranked[i]] for i in kept]
+    numbers = [made.steps[ranked[i]] for i in kept]
     chosen = within(steps, numbers)
-    findings += [*made.findings, *shared_findings(members)]
+    findings += [*made.findings, *mixed, *shared_findings(members)]
     readings, odd = consistent([members[i] for i in chosen], include, exclude)
     findings += odd
     checkpoints = build(members, chosen, numbers, readings)
@@ -118,7 +123,12 @@ def with_numbers(one: Opened) -> Opened:
             facts.append(replace(fact, value=value))
     counter = one.reading.counter
     batches = scalar(counter, one.files) if counter is not None else None
-    return replace(one, facts=tuple(facts), batches=None if batches is None else int(batches))
+    reading = one.reading
+    if reading.unread:
+        known = {s: number_in(place, one.files) for s, place in reading.unread.items()}
+        settings = (replace(s, value=known[s]) if s in known else s for s in reading.settings)
+        reading = replace(reading, settings=tuple(s for s in settings if s.value is not None or s.text is not None))
+    return replace(one, reading=reading, facts=tuple(facts), batches=None if batches is None else int(batches))
 
 
 def open_unit(unit: Unit, previous: Mapping[str, tuple[Document, Reading]]) -> tuple[Document, list[Finding]]:
@@ -170,6 +180,12 @@ def scalar(place: Place, files: Sequence[FileId]) -> float | None:
     """The one number of a tensor, if it is a whole one."""
     value = float(read_place(place, files[place.file]).reshape(-1)[0])
     return value if value == value and abs(value) < 2**62 and value == int(value) else None
+
+
+def number_in(place: Place, files: Sequence[FileId]) -> float | None:
+    """The one number of a tensor, as short as its type writes it (0.1 for float32's 0.10000000149)."""
+    value = float(str(decoded(read_place(place, files[place.file]), place.dtype).reshape(-1)[0]))
+    return value if isfinite(value) else None
 
 
 def member_of(one: Opened) -> Member:

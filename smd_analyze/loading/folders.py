@@ -20,6 +20,7 @@ from smd_analyze.records.finding import Finding
 
 STEMS = "model|pytorch_model|diffusion_pytorch_model|adapter_model"
 WEIGHTS = re.compile(rf"({STEMS})(-\d+-of-\d+)?\.(safetensors|bin)")
+INDEX = re.compile(rf"({STEMS})\.(safetensors|bin)\.index\.json")
 LONGEST_JSON = 1 << 26
 TWINS = {
     "optimizer": ("optimizer.pt", "optimizer.bin"),
@@ -29,8 +30,8 @@ TWINS = {
 
 
 def is_checkpoint_folder(files: Sequence[str]) -> bool:
-    """Weights under one of Hugging Face's names."""
-    return any(WEIGHTS.fullmatch(name) for name in files)
+    """Weights, or the index of their shards, under one of Hugging Face's names."""
+    return any(WEIGHTS.fullmatch(name) or INDEX.fullmatch(name) for name in files)
 
 
 def open_folder(path: str, files: Sequence[str], previous: Document | None) -> tuple[Document, list[Finding]]:

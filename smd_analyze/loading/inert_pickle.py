@@ -153,7 +153,7 @@ class _Machine:
                     pos += 2
                 elif op == 0x58:  # BINUNICODE
                     count = unpack("<I", data, pos + 1)[0]
-                    push(str(text(pos + 5, count), "utf-8", "surrogatepass"))
+                    push(str(text(pos + 5, count), "utf-8", "backslashreplace"))
                     pos += 5 + count
                 elif op == 0x72:  # LONG_BINPUT
                     memo[unpack("<I", data, pos + 1)[0]] = stack[-1]
@@ -241,7 +241,7 @@ class _Machine:
                     pos += 1
                 elif op == 0x8C:  # SHORT_BINUNICODE
                     count = data[pos + 1]
-                    push(str(text(pos + 2, count), "utf-8", "surrogatepass"))
+                    push(str(text(pos + 2, count), "utf-8", "backslashreplace"))
                     pos += 2 + count
                 elif op == 0x93:  # STACK_GLOBAL
                     name, module = pop(), pop()
@@ -288,7 +288,7 @@ class _Machine:
             if count < 0:
                 raise ValueError("a string of negative length")
             if kind == "text":
-                push(str(text(at, count), "utf-8", "surrogatepass"))
+                push(str(text(at, count), "utf-8", "backslashreplace"))
             elif kind == "latin":
                 push(text(at, count).decode("latin1"))
             else:
@@ -312,7 +312,7 @@ class _Machine:
             elif op == 0x53:
                 push(word[1:-1].decode("latin1"))
             elif op == 0x56:
-                push(word.decode("raw-unicode-escape"))
+                push(word.decode("raw-unicode-escape").encode("utf-8", "backslashreplace").decode())
             elif op == 0x70:
                 memo[int(word)] = stack[-1]
             elif op == 0x67:

@@ -59,6 +59,12 @@ def template(name: str) -> str:
     return re.sub(r"\d+(\.\d+)?", "#", name)
 
 
+def common_pattern(names: list[str]) -> str:
+    """Names of one template as one, with '#' for the numbers that differ."""
+    columns = zip(*(re.split(r"(\d+(?:\.\d+)?)", n) for n in names), strict=True)
+    return "".join(c[0] if len(set(c)) == 1 else "#" for c in columns)
+
+
 def varying(names: list[str]) -> list[Number] | None:
     """For each name, the number that tells its members apart: a step before a bare number before an epoch.
 

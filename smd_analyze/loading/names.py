@@ -25,7 +25,7 @@ def clean_names(names: Iterable[str]) -> dict[str, str]:
     A leading one goes only if all names share it; one in the middle always, unless two names would become one.
     """
     saved = list(names)
-    cleaned = saved
+    cleaned = [n if n.isprintable() else shown(n) for n in saved]
     while prefix := next((p for p in WRAPPERS if cleaned and all(n.startswith(p) for n in cleaned)), None):
         cleaned = [n[len(prefix) :] for n in cleaned]
     inner = [n.replace("._orig_mod.", ".").replace("._fsdp_wrapped_module.", ".") for n in cleaned]
@@ -34,13 +34,22 @@ def clean_names(names: Iterable[str]) -> dict[str, str]:
     return dict(zip(saved, cleaned, strict=True))
 
 
+def shown(name: str) -> str:
+    """The name with line breaks, terminal codes and the like written out: it is printed in tables."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
 def split_averages(places: Mapping[str, Place]) -> tuple[dict[str, Place], dict[str, Place]]:
     """(live, averaged): tensors under an average's prefix that have a twin without it are the averaged copy."""
     for prefix in AVERAGES:
         averaged = {n[len(prefix) :]: p for n, p in places.items() if n.startswith(prefix)}
         live = {n: p for n, p in places.items() if not n.startswith(prefix)}
+        dotless = {n.replace(".", ""): n for n in live}  # latent diffusion's LitEma drops the dots of its names
         for before in ("", "model.", "net.", "module."):
             twins = {before + n: p for n, p in averaged.items() if before + n in live}
+            if len(dotless) == len(live):
+                flat = ((dotless.get((before + n).replace(".", "")), p) for n, p in averaged.items())
+                twins = twins or {n: p for n, p in flat if n is not None}
             if twins and len(twins) >= len(averaged) // 2 and all(live[n].shape == p.shape for n, p in twins.items()):
                 return live, twins
     return dict(places), {}

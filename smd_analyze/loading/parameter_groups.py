@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 from smd_analyze.loading.settings import group_name
@@ -69,15 +71,43 @@ def map_groups(optimizer: Mapping[str, Any], parameters: Mapping[str, Place], or
             )
         )
     groups = {t: tuple(c) for t, c in zip(titles, chosen, strict=True) if c}
-    if not ordered and not all(n is not None for n in named):
-        return Mapped(groups)  # which parameters a group holds is known, but not in which order
-    found: dict[str, dict[str, Place]] = {}
-    for indices, names in zip(members, chosen, strict=True):
-        for index, name in zip(indices, names, strict=True):
-            places = {k: v for k, v in states.get(index, {}).items() if isinstance(k, str) and type(v) is Place}
-            if places:
-                found[name] = places
-    return Mapped(groups, found)
+    if ordered or all(n is not None for n in named):
+        pairs = [pair for m, c in zip(members, chosen, strict=True) for pair in zip(m, c, strict=True)]
+    else:
+        pairs = by_shape([i for m in members for i in m], [n for c in chosen for n in c], states, parameters)
+    found = {name: places for index, name in pairs if (places := places_of(states.get(index, {})))}
+    lost = sum(bool(s) for s in states.values()) - len(found) if len(pairs) < sum(map(len, members)) else 0
+    if not lost:
+        return Mapped(groups, found)
+    words = (
+        f"the file keeps its parameters in no order: of {lost + len(found)} optimizer states, {lost} share their shape "
+        "with others and cannot be told apart, so they are not used"
+    )
+    return Mapped(groups, found, (Finding("optimizer-state-unmatched", "note", where, words),))
+
+
+def by_shape(
+    indices: Sequence[Any], names: Sequence[str], states: Mapping[Any, Any], parameters: Mapping[str, Place]
+) -> list[tuple[Any, str]]:
+    """(number, name) for every state whose shape one parameter and no other state has: they belong together.
+
+    Sound only because the optimizer holds all of `names` and nothing else; states without a shape rule nothing out
+    among themselves, but a parameter whose shape only one has cannot be theirs as well.
+    """
+    have = Counter(parameters[n].shape for n in names)
+    saved = {i: shape for i in indices if (shape := own_shape(states.get(i)))}
+    once = Counter(saved.values())
+    owner = {parameters[n].shape: n for n in names if have[parameters[n].shape] == 1}
+    return [(i, owner[shape]) for i, shape in saved.items() if once[shape] == 1 and shape in owner]
+
+
+def places_of(state: Mapping[Any, Any]) -> dict[str, Place]:
+    """A state's tensors; a step that is a plain number (torch before 1.12) as one, too."""
+    found = {k: v for k, v in state.items() if isinstance(k, str) and type(v) is Place}
+    step = state.get("step")
+    if found and type(step) in (int, float):
+        found["step"] = Place((), "float64", 0, inline=struct.pack("<d", step))
+    return found
 
 
 def names_of(group: Mapping[str, Any], members: Sequence[Any], parameters: Mapping[str, Place]) -> list[str] | None:
@@ -101,6 +131,14 @@ def shape_of(state: Mapping[Any, Any] | None) -> Shape | None:
     return None
 
 
+def own_shape(state: Mapping[Any, Any] | None) -> Shape | None:
+    """The same, only where the state's tensors agree and none is a factor of it (Adafactor's rows and columns)."""
+    shapes = {k: v.shape for k, v in (state or {}).items() if type(v) is Place and v.shape}
+    if len(set(shapes.values())) != 1 or any(str(k).endswith(("row", "col")) for k in shapes):
+        return None
+    return next(iter(shapes.values()))
+
+
 def assign(parameters: Mapping[str, Shape], groups: list[list[Shape | None]], ordered: bool) -> list[list[str]] | None:
     """Names for each group's members, or None if the shapes allow none, or several that no usual rule decides.
 
@@ -112,17 +150,19 @@ def assign(parameters: Mapping[str, Shape], groups: list[list[Shape | None]], or
     if sum(sizes) == len(names):
         if len(sizes) == 1:
             return [names] if fits(names, groups[0], parameters, ordered) else None
-        for split in splits(parameters, sizes):
+        for split in splits(parameters, groups, ordered):
             if all(fits(s, g, parameters, ordered) for s, g in zip(split, groups, strict=True)):
                 return split
-    if ordered and sum(sizes) <= len(names) and len(sizes) <= 3:
+    if ordered and sum(sizes) <= len(names):
         return only_way(names, parameters, groups)
     return None
 
 
-def splits(parameters: Mapping[str, Shape], sizes: list[int]) -> list[list[list[str]]]:
+def splits(
+    parameters: Mapping[str, Shape], groups: Sequence[Sequence[Shape | None]], ordered: bool
+) -> list[list[list[str]]]:
     """Candidate partitions: by each rule, in both orders of the groups, and in consecutive blocks."""
-    names = list(parameters)
+    names, sizes = list(parameters), [len(g) for g in groups]
     out: list[list[list[str]]] = []
     if len(sizes) == 2:
         for _, rule in RULES:
@@ -134,13 +174,16 @@ def splits(parameters: Mapping[str, Shape], sizes: list[int]) -> list[list[list[
         norm = [n for n in names if not n.endswith("bias") and len(parameters[n]) < 2]
         rest = [n for n in names if n not in set(bias) | set(norm)]
         out += [[rest, norm, bias], [bias, rest, norm], [norm, rest, bias], [rest, bias, norm], [bias, norm, rest]]
-    blocks: list[list[str]] = []
-    at = 0
-    for size in sizes:
-        blocks.append(names[at : at + size])
-        at += size
-    out.append(blocks)
+    if ordered and all(s is not None for g in groups for s in g):  # nothing but their shapes speaks for blocks
+        out.append(blocks(names, sizes))
+        out.append(blocks(names, sizes[::-1])[::-1])  # the last layers first: learning rates per layer
     return [s for s in out if [len(part) for part in s] == sizes]
+
+
+def blocks(names: list[str], sizes: list[int]) -> list[list[str]]:
+    """Consecutive parts of these sizes."""
+    ends = list(accumulate(sizes))
+    return [names[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
 
 def fits(names: Sequence[str], shapes: Sequence[Shape | None], parameters: Mapping[str, Shape], ordered: bool) -> bool:

@@ -13,7 +13,7 @@ from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks.base import Fact, Parts
 from smd_analyze.loading.frameworks.registry import framework_of
 from smd_analyze.loading.names import clean_names, is_buffer, is_torch_like, split_averages, tied, with_layouts
-from smd_analyze.loading.parameter_groups import Mapped, map_groups
+from smd_analyze.loading.optimizers import choose
 from smd_analyze.loading.settings import read_settings
 from smd_analyze.loading.tensors import Place
 from smd_analyze.loading.trees import tensors
@@ -25,7 +25,10 @@ COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class Reading:
-    """What a tree means. `counter` is where a BatchNorm counts the batches it has seen."""
+    """What a tree means.
+
+    `counter` is where a BatchNorm counts the batches it has seen; `unread` are settings that lie in a tensor.
+    """
 
     framework: str
     parameters: Mapping[str, Place]
@@ -38,6 +41,7 @@ class Reading:
     logged: tuple[tuple[int, float], ...] = ()
     counter: Place | None = None
     findings: tuple[Finding, ...] = ()
+    unread: Mapping[Setting, Place] = field(default_factory=dict)
 
 
 def read(document: Document, weights: str = "live") -> Reading:
@@ -55,32 +59,32 @@ def read(document: Document, weights: str = "live") -> Reading:
     ]
     torch_like = is_torch_like(document.format, parameters)
     parameters = with_layouts({n: p for n, p in parameters.items() if n not in twins}, torch_like)
-    variants = {label: find_twins(tensors(node, path), parameters) for label, node in parts.variants.items()}
+    variants = {
+        label: find_twins(found := tensors(node, path), parameters) or by_order(found, live, parts.ordered)
+        for label, node in parts.variants.items()
+    }
     if averaged:
         variants["ema"] = averaged
     variants = {label: with_layouts(copy, torch_like) for label, copy in variants.items() if copy}
     if parts.only:
         variants.setdefault(parts.only, parameters)
         findings.append(Finding(f"only-{parts.only}", "warning", path, f"holds only the {parts.only} copy of the weights: their norm and angle lag behind the live ones"))  # noqa: E501  # fmt: skip
-    mapped = Mapped()
-    if parts.optimizers and parameters:
-        mapped = map_groups(parts.optimizers[0], parameters, parts.ordered, path)
-        if not mapped.groups and parts.companions:
-            mapped = map_with_companions(parts, parameters, path) or mapped
+    chosen = choose(parts, parameters, path)
+    mapped = chosen.mapped
+    if mapped.groups:
         trained = {n for names in mapped.groups.values() for n in names}
-        idle = [n for n in parameters if n not in trained] if trained and parts.ordered else []
+        idle = [n for n in parameters if n not in trained] if parts.ordered else []
         if idle:
             words = f"not in the optimizer, so not trained: {', '.join(idle[:3])}" + (" …" if len(idle) > 3 else "")
             findings.append(Finding("not-trained", "note", path, words))
             buffers |= {n: parameters[n] for n in idle}
             parameters = {n: p for n, p in parameters.items() if n in trained}
-        if len(parts.optimizers) > 1:
-            findings.append(Finding("several-optimizers", "note", path, f"holds {len(parts.optimizers)} optimizers; the first one is read"))  # noqa: E501  # fmt: skip
     if parts.others:
         findings.append(Finding("several-models", "note", path, f"the model analysed is {parts.where!r}; also there: {', '.join(parts.others)}"))  # noqa: E501  # fmt: skip
     counter = next((p for n, p in buffers.items() if n.endswith(COUNTER)), None)
     if weights != "live":
         parameters = pick_variant(weights, variants, parameters, path)
+    settings, unread = read_settings(parts, chosen.optimizers)
     return Reading(
         framework.name,
         parameters,
@@ -88,26 +92,13 @@ def read(document: Document, weights: str = "live") -> Reading:
         variants,
         mapped.states,
         mapped.groups,
-        read_settings(parts),
+        settings,
         parts.facts,
         parts.logged,
         counter,
         (*findings, *mapped.findings),
+        unread,
     )
-
-
-def map_with_companions(parts: Parts, parameters: Mapping[str, Place], path: str) -> Mapped | None:
-    """The parameter groups of an optimizer that trains the file's other models as well, before or after this one."""
-    others: dict[str, Place] = {}
-    for key, node in parts.companions.items():
-        found = tensors(node, path)
-        others |= {f"{key}/{n}": p for n, p in found.items() if not is_buffer(n, p, found)}
-    for everything in ({**parameters, **others}, {**others, **parameters}):
-        mapped = map_groups(parts.optimizers[0], everything, parts.ordered, path)
-        if mapped.groups:
-            groups = {g: tuple(n for n in names if n in parameters) for g, names in mapped.groups.items()}
-            return Mapped(groups, {n: s for n, s in mapped.states.items() if n in parameters})
-    return None
 
 
 def named_tensors(parts: Parts, path: str) -> dict[str, Place]:
@@ -138,6 +129,20 @@ def find_twins(copy: Mapping[str, Place], parameters: Mapping[str, Place]) -> di
         }
         if found:
             return found
+    return {}
+
+
+def by_order(copy: Mapping[str, Place], live: Mapping[str, Place], ordered: bool) -> dict[str, Place]:
+    """A copy that is a list (torch_ema's shadow_params): in the order of parameters(), if every shape agrees."""
+    parameters = [n for n, p in live.items() if not is_buffer(n, p, live)]
+    numbered = [p for n, p in copy.items() if n.rpartition(".")[2].isdigit()]
+    for names in (parameters, list(live)):
+        if (
+            ordered
+            and len(numbered) == len(names)
+            and all(p.shape == live[n].shape for n, p in zip(names, numbered, strict=True))
+        ):
+            return {n: p for n, p in zip(names, numbered, strict=True) if n in parameters}
     return {}
 
 

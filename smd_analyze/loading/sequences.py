@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from smd_analyze.errors import UsageError
 from smd_analyze.loading.aliases import is_label
 from smd_analyze.loading.frameworks.base import STEPS, Fact
-from smd_analyze.loading.name_numbers import split_runs, template
+from smd_analyze.loading.name_numbers import common_pattern, split_runs, template
 from smd_analyze.loading.reading import Reading
 from smd_analyze.loading.sources import FileId
 from smd_analyze.loading.tensors import Place
@@ -54,7 +54,7 @@ def apart(title: str, group: list[Opened]) -> dict[str, list[Opened]]:
     parts = split_runs([one.unit.name for one in group])
     if len(parts) == 1:
         return {title: group}
-    return {f"{title} with {group[part[0]].unit.name}": [group[i] for i in part] for part in parts}
+    return {common_pattern([group[i].unit.name for i in part]): [group[i] for i in part] for part in parts}
 
 
 def akin(a: Opened, b: Opened) -> bool:
@@ -78,15 +78,14 @@ def pick_sequence(opened: Sequence[Opened], run: str | None, root: str) -> tuple
     names = list(found)
     if len(names) > 1 and len(found[names[0]]) == 1:  # single files: the stepless remainder is sorted out as strays
         return found[names[0]], []
-    patterns = [template(group[0].unit.name) for group in found.values()]
+    chosen = found[names[0]]
     notes: list[Finding] = []
-    for name, pattern in zip(names[1:], patterns[1:], strict=True):
+    for name in names[1:]:
         words = f"{len(found[name])} checkpoints {name} are another sequence; {names[0]} is analysed"
-        remedy = "Analyse its folder by itself."
-        if pattern.rpartition("/")[0] in {p.rpartition("/")[0] for p in patterns if p is not pattern}:
-            remedy = "Put it into a folder of its own and analyse that."
-        notes.append(Finding("another-sequence", "warning" if pattern in patterns[:1] else "note", root, words, remedy))
-    return found[names[0]], notes
+        remedy = f"Use --run '{name}' for that one."
+        alike = template(chosen[0].unit.name) == template(found[name][0].unit.name)  # looks like one run, but is none
+        notes.append(Finding("another-sequence", "warning" if alike else "note", root, words, remedy))
+    return chosen, notes
 
 
 def consistent(
@@ -136,9 +135,24 @@ def usual_shapes(members: Sequence[Opened]) -> tuple[dict[str, tuple[int, ...]],
                 )
         present = sum(len(w) for w in found.values())
         if present < len(members):
-            missing = [m.unit.name for m in members if name not in m.reading.parameters]
-            findings.append(Finding("parameter-missing", "warning", name, f"is missing in {listed(missing)}"))
-    return shapes, findings
+            lacking = [m for m in members if name not in m.reading.parameters]
+            kinds = sorted({m.reading.buffers[name].dtype for m in lacking if name in m.reading.buffers})
+            words = f"is {', '.join(kinds) or 'missing'} in {listed([m.unit.name for m in lacking])}"
+            findings.append(Finding("parameter-missing", "warning", name, words, "Its numbers there are left out."))
+    return shapes, together(findings)
+
+
+def together(findings: Sequence[Finding]) -> list[Finding]:
+    """Findings that say the same of many tensors as one."""
+    same: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        same.setdefault((finding.code, finding.message), []).append(finding)
+    return [
+        found[0]
+        if len(found) == 1
+        else replace(found[0], message=f"{found[0].message}; so for {listed([f.where for f in found[1:]])}")
+        for found in same.values()
+    ]
 
 
 def listed(names: Sequence[str]) -> str:

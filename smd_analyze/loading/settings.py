@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from smd_analyze.loading.frameworks.base import Parts
+from smd_analyze.loading.tensors import Place
 from smd_analyze.loading.trees import as_dict, plain
 from smd_analyze.records.run import Applies, Setting
 
@@ -35,11 +36,15 @@ CONFIGURED_AS_IS = (
 )  # fmt: skip
 
 
-def read_settings(parts: Parts) -> tuple[Setting, ...]:
-    """All settings that a checkpoint tells, with their sources."""
+def read_settings(parts: Parts, optimizers: Mapping[str, Any]) -> tuple[tuple[Setting, ...], dict[Setting, Place]]:
+    """All settings that a checkpoint tells, with their sources; and where those lie that are tensors.
+
+    `optimizers` are those that train the model, under a label that goes before their groups' names ("" for one only).
+    """
     out: list[Setting] = []
-    for optimizer in parts.optimizers[:1]:
-        out += group_settings(optimizer)
+    unread: dict[Setting, Place] = {}
+    for label, optimizer in optimizers.items():
+        out += group_settings(optimizer, label, unread)
     for scheduler in parts.schedulers[:1]:
         out += schedule_settings(scheduler)
         if not parts.optimizers:
@@ -48,27 +53,30 @@ def read_settings(parts: Parts) -> tuple[Setting, ...]:
     for stated in configured_settings(parts.stated, "the file"):
         if stated.value is not None and stated.name in IN_FORCE.values():
             out.append(replace(stated, kind="in force", source=f"{stated.source.partition('.')[2]} beside the weights"))
-    return tuple(out)
+    return tuple(out), unread
 
 
-def group_settings(optimizer: Mapping[str, Any]) -> list[Setting]:
+def group_settings(optimizer: Mapping[str, Any], label: str, unread: dict[Setting, Place]) -> list[Setting]:
     """One parameter group after the other. A saved learning rate is that of the next update."""
     out: list[Setting] = []
     states = optimizer.get("state")
     state = next((s for v in (states.values() if isinstance(states, dict) else ()) if (s := as_dict(v))), {})
     for index, node in enumerate(optimizer["param_groups"]):
         group = as_dict(node) or {}
-        name = group_name(group, index)
-        source = f"param_groups[{index}] of the optimizer"
-        for key, setting in IN_FORCE.items():
-            value = number_of(group.get(key))
-            if value is not None:
-                out.append(Setting(setting, value, None, name, "in force", f"{source}, {key}", "next update"))
+        name = (label and label + "/") + group_name(group, index)
+        source = f"param_groups[{index}] of {label or 'the optimizer'}"
         betas = group.get("betas")
-        if isinstance(betas, tuple | list) and len(betas) >= 2:
-            for setting, beta in zip(("beta1", "beta2"), betas, strict=False):
-                if (value := number_of(beta)) is not None:
-                    out.append(Setting(setting, value, None, name, "in force", f"{source}, betas", "next update"))
+        betas = betas if isinstance(betas, tuple | list) and len(betas) >= 2 else ()
+        values = [(key, setting, group.get(key)) for key, setting in IN_FORCE.items()]
+        values += [("betas", setting, beta) for setting, beta in zip(("beta1", "beta2"), betas, strict=False)]
+        for key, setting, saved in values:
+            value = number_of(saved)
+            made = Setting(setting, value, None, name, "in force", f"{source}, {key}", "next update")
+            if value is not None:
+                out.append(made)
+            elif type(saved) is Place and saved.shape in ((), (1,)):  # capturable optimizers keep it in a tensor
+                out.append(made)
+                unread[made] = saved
         initial = number_of(group.get("initial_lr"))
         if initial is not None:
             out.append(Setting("learning_rate", initial, None, name, "configured", f"{source}, initial_lr"))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
+from math import inf
 
 from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, TICKS, Fact
 from smd_analyze.loading.name_numbers import Number, varying
@@ -50,7 +52,8 @@ def order(members: Sequence[Member], where: str, steps_per_epoch: float | None =
     """Choose the source of order, convert to optimizer steps where that is possible, and say what is doubtful."""
     name = from_names(members)
     choice = choose(members, name)
-    choice.findings += disagreements(members, name, choice, where)
+    choice.findings += disagreements(members, name, choice, where) + repeated(members, choice)
+    choice.findings += uneven(members, name, choice)
     bare = choice.source == "number in the file name" and choice.unit != STEPS
     if steps_per_epoch is not None and (choice.unit == EPOCHS or bare):
         choice.values = [v * steps_per_epoch for v in choice.values]
@@ -152,6 +155,42 @@ def count_batches(choice: _Choice, batches: Sequence[int | None], where: str) ->
             "If gradients were accumulated, give --steps-per-epoch.",
         )
     )
+
+
+def repeated(members: Sequence[Member], choice: _Choice) -> list[Finding]:
+    """A step inside that several members share while the order had to come from elsewhere."""
+    if len(members) < 2 or any(f.source == choice.source for f in members[0].facts):
+        return []
+    for fact in members[0].facts:
+        if fact.unit == STEPS:
+            stated = [next((f.value for f in m.facts if f.source == fact.source), None) for m in members]
+            twice = next((v for v in stated if v is not None and stated.count(v) > 1), None)
+            if twice is not None and None not in stated and len(set(stated)) > 1:
+                pair = [m.name for m, v in zip(members, stated, strict=True) if v == twice]
+                words = f"{fact.source} is {twice:g} in {pair[0]} and in {pair[1]}: ordered by {choice.source} instead"
+                return [Finding("step-repeats", "warning", pair[1], words, "Is one of them of another run, or a copy?")]
+    return []
+
+
+def uneven(members: Sequence[Member], name: list[Number] | None, choice: _Choice) -> list[Finding]:
+    """Steps per epoch that cannot be the same throughout, even if the epochs are cut off: is it one run?"""
+    found = common(members, EPOCHS)
+    epochs = [float(n.value) for n in name] if name is not None and name[0].word == "epoch" else found and found.values
+    if choice.unit != STEPS or not epochs:
+        return []
+    ranked = sorted(range(len(members)), key=lambda i: choice.values[i])
+    least, most = (0.0, ""), (inf, "")
+    for i, j in pairwise(ranked):
+        steps, passed = choice.values[j] - choice.values[i], epochs[j] - epochs[i]
+        if passed < 1:
+            continue
+        least = max(least, (steps / (passed + 1), members[j].name))
+        most = min(most, (steps / (passed - 1) if passed > 1 else inf, members[j].name))
+    if least[0] <= most[0]:
+        return []
+    words = f"at least {least[0]:.0f} steps per epoch before this one, at most {most[0]:.0f} before {most[1]}"
+    remedy = "Was another run mixed in? If so, put each into a folder of its own."
+    return [Finding("epochs-uneven", "warning", least[1], words, remedy)]
 
 
 def disagreements(members: Sequence[Member], name: list[Number] | None, choice: _Choice, where: str) -> list[Finding]:

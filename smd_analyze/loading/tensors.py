@@ -111,6 +111,11 @@ def read_place(place: Place, file: FileId) -> np.ndarray:
     return flat.astype(kind.newbyteorder("="), copy=False).reshape(place.shape)
 
 
+def decoded(array: np.ndarray, dtype: str) -> np.ndarray:
+    """bfloat16, which numpy does not know, as float32; everything else as it is."""
+    return (array.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else array
+
+
 def lazy_tensor(place: Place, files: Sequence[FileId]) -> LazyTensor:
     """The record of one tensor; its bytes stay where they are."""
     file = files[place.file]

@@ -52,7 +52,7 @@ def find_units(root: str) -> tuple[list[Unit], list[Finding]]:
         return [Unit(root, Path(root).name)], []
     units: list[Unit] = []
     findings: list[Finding] = []
-    parts = 0
+    parts = beside = 0
 
     def closed(problem: OSError) -> None:
         where = str(problem.filename)
@@ -61,8 +61,8 @@ def find_units(root: str) -> tuple[list[Unit], list[Finding]]:
         )
 
     for folder, below, files in os.walk(root, onerror=closed):
-        below.sort()
-        files.sort()
+        below[:] = sorted(sound(folder, below, findings))
+        files = sorted(sound(folder, files, findings))
         inside = os.path.relpath(folder, root)
         known = known_folder(files, below)
         if known:
@@ -73,7 +73,9 @@ def find_units(root: str) -> tuple[list[Unit], list[Finding]]:
             below[:] = [b for b in below if b.startswith("checkpoint")]
         else:
             units += loose_files(folder, "" if inside == "." else inside + "/", files)
-            parts += sum(name.endswith("optim_states.pt") for name in files)
+            partitions = sum(name.endswith("optim_states.pt") for name in files)
+            parts += partitions
+            beside += sum(is_optimizer(name) for name in files) - partitions
     if parts:
         words = (
             f"{parts} DeepSpeed optimizer partitions (ZeRO) are not read: learning rate and decay in them stay unknown"
@@ -81,7 +83,30 @@ def find_units(root: str) -> tuple[list[Unit], list[Finding]]:
         findings.append(
             Finding("optimizer-not-read", "note", root, words, "Give them with --settings, --lr, --weight-decay.")
         )
+    if beside and units:
+        words = f"{beside} files that seem to hold an optimizer's state of their own are not read, e.g. learning rates"
+        remedy = "Save model and optimizer in one file, or give --settings, --lr, --weight-decay."
+        findings.append(Finding("optimizer-not-read", "note", root, words, remedy))
     return units, findings
+
+
+def is_optimizer(name: str) -> bool:
+    """A file of an optimizer's state, by its name."""
+    return TWIN.search(name) is not None and "optim" in name.lower()
+
+
+def sound(folder: str, names: list[str], findings: list[Finding]) -> list[str]:
+    """The names that are text; the others can be written into no table: a finding each."""
+    kept: list[str] = []
+    for name in names:
+        try:
+            name.encode()
+            kept.append(name)
+        except UnicodeEncodeError:
+            where = f"{folder}/{name}".encode("utf-8", "backslashreplace").decode()
+            words = "its name is not valid UTF-8: left out"
+            findings.append(Finding("unreadable-name", "warning", where, words, "Rename it."))
+    return kept
 
 
 def is_one(files: list[str]) -> bool:

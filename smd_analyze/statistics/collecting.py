@@ -12,6 +12,7 @@ from smd_analyze.records.statistics import UnitStore
 from smd_analyze.statistics.plan import SUMS, Item, Plan, Span
 from smd_analyze.statistics.sums import ChunkSums
 
+FADED = 1e-24  # squared norms below this may go on to zero by themselves
 VV, DD, DV, FIRST_DD, FIRST_DV = range(5)
 
 
@@ -22,11 +23,14 @@ class Totals:
     sums: [G, 5, T]: vv, dd, dv and dd, dv against the first checkpoint. nonfinite: [G, T] elements.
     first: [G] the checkpoint that `firsts` refer to. still: parameter → has never changed.
     spoilt: (parameter, checkpoint) → elements that are not finite. problems: (parameter, checkpoint) → message.
+    emptied: [G, T] units that are exactly zero and were not at the checkpoint before; at the first one, units that are
+    zero there and not later.
     """
 
     sums: np.ndarray
     nonfinite: np.ndarray
     first: np.ndarray
+    emptied: np.ndarray
     still: dict[str, bool] = field(default_factory=dict)
     spoilt: dict[tuple[str, int], int] = field(default_factory=dict)
     problems: dict[tuple[str, int], str] = field(default_factory=dict)
@@ -97,6 +101,7 @@ class Collector:
             if block.awaited == 0:
                 del self.open[key]
                 self.totals.sums[span.group, :FIRST_DD] += block.sums.sum(axis=2)
+                self.totals.emptied[span.group] += _emptied(block.sums[VV])
                 self.store.put("weights", group.name, group.units, begin, block.sums)
 
 
@@ -108,9 +113,23 @@ def collector(plan: Plan, groups: Sequence[Group], checkpoints: int, store: Unit
         for use in source.uses:
             awaited[use.group] += use.seen.rows * use.seen.run
     shape = (len(groups), 5, checkpoints)
-    totals = Totals(np.zeros(shape), np.zeros((len(groups), checkpoints), np.int64), np.full(len(groups), -1))
+    totals = Totals(
+        np.zeros(shape),
+        np.zeros((len(groups), checkpoints), np.int64),
+        np.full(len(groups), -1),
+        np.zeros((len(groups), checkpoints), np.int64),
+    )
     totals.sums[sorted(plan.found.unmeasured)] = np.nan
     return Collector(groups, store, totals, size, awaited)
+
+
+def _emptied(squares: np.ndarray) -> np.ndarray:
+    """Units [T] that became exactly zero, from squared norms [T, units]. What fades away gets small before."""
+    zero = squares == 0
+    found = np.zeros(len(squares), np.int64)
+    found[1:] = np.count_nonzero(zero[1:] & (squares[:-1] > FADED), axis=1)
+    found[0] = np.count_nonzero(zero[0] & (squares > FADED).any(axis=0))
+    return found
 
 
 def _blocks(span: Span, size: int) -> list[tuple[int, int, int]]:

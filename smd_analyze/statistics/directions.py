@@ -80,14 +80,14 @@ def _group(
     sums = np.zeros((2, group.units))
     for member in group.members:
         weights = checkpoint.parameters.get(member.parameter)
-        found = direction(checkpoint, member.parameter, names.get(member.parameter, group.parameter_group))
-        if weights is None or found is None:
-            return None
-        if isinstance(found, str):
-            return found
-        if weights.shape != found.first.shape or (found.second and weights.shape != found.second.shape):
-            return "the optimizer's state has another shape than the weights"
         try:
+            found = direction(checkpoint, member.parameter, names.get(member.parameter, group.parameter_group))
+            if weights is None or found is None:
+                return None
+            if isinstance(found, str):
+                return found
+            if weights.shape != found.first.shape or (found.second and weights.shape != found.second.shape):
+                return "the optimizer's state has another shape than the weights"
             seen = _seen(weights, member, group.units)
             if seen is None or not _add(seen, weights, found, files, numbers, sums):
                 return None

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from smd_analyze.records.finding import Finding
+from smd_analyze.records.group import Group
 from smd_analyze.records.run import Run
 from smd_analyze.statistics.collecting import DD, Totals
 
 SHOWN = 3  # names before "and more"
+MOST = 20  # findings of one kind
 
 
-def about(run: Run, totals: Totals) -> list[Finding]:
+def about(run: Run, groups: Sequence[Group], totals: Totals) -> list[Finding]:
     """All findings of the pass, besides those of files that could not be read."""
-    return [*_nonfinite(run, totals), *_unread(run, totals), *_copies(run, totals), *_frozen(run, totals)]
+    return [
+        *_nonfinite(run, totals),
+        *_unread(run, totals),
+        *_emptied(run, groups, totals),
+        *_copies(run, totals),
+        *_frozen(run, totals),
+    ]
 
 
 def _nonfinite(run: Run, totals: Totals) -> list[Finding]:
@@ -25,7 +36,7 @@ def _nonfinite(run: Run, totals: Totals) -> list[Finding]:
         text = f"NaN or infinite elements in {shown}{more}: their norms and angles are null"
         remedy = "The run diverged here, or the file is damaged; leave it out with --steps."
         found.append(Finding("nonfinite-weights", "error", run.checkpoints[t].path, text, remedy))
-    return found
+    return _few(found)
 
 
 def _unread(run: Run, totals: Totals) -> list[Finding]:
@@ -40,16 +51,43 @@ def _copies(run: Run, totals: Totals) -> list[Finding]:
     steps = totals.sums[:, DD, 1:]
     known = np.isfinite(steps)
     same = (known.any(axis=0)) & np.all((steps == 0) | ~known, axis=0)
-    return [
-        Finding(
-            "duplicate-checkpoint",
-            "warning",
-            run.checkpoints[t + 1].path,
-            f"every analysed weight equals that of {run.checkpoints[t].path}",
-            "Leave one of the two out, or mend the step: no training happened between them.",
-        )
-        for t in np.flatnonzero(same)
-    ]
+    found: list[Finding] = []
+    for begin, end in _stretches(np.flatnonzero(same)):
+        first, last = run.checkpoints[begin].path, run.checkpoints[end].path
+        text = f"every analysed weight equals that of {first}"
+        if end - begin > 1:
+            text = f"{end - begin + 1} checkpoints in a row, from {first} on, hold the same weights"
+        remedy = "Leave copies out, or mend the steps: no training happened between them."
+        found.append(Finding("duplicate-checkpoint", "warning", last, text, remedy))
+    return _few(found)
+
+
+def _stretches(same: np.ndarray) -> list[tuple[int, int]]:
+    """(first, last) checkpoint of every run of equal ones; `same` holds t where t and t+1 are equal."""
+    parts = np.split(same, np.flatnonzero(np.diff(same) > 1) + 1) if same.size else []
+    return [(int(part[0]), int(part[-1]) + 1) for part in parts]
+
+
+def _few(found: list[Finding]) -> list[Finding]:
+    """At most MOST of a kind; the last of them says how many more there are."""
+    if len(found) <= MOST:
+        return found
+    more = f" (and {len(found) - MOST} more like this, not listed)"
+    return [*found[: MOST - 1], replace(found[MOST - 1], message=found[MOST - 1].message + more)]
+
+
+def _emptied(run: Run, groups: Sequence[Group], totals: Totals) -> list[Finding]:
+    """Weights that are exactly zero at a checkpoint and were not before: pruned, or a file half written."""
+    found: list[Finding] = []
+    for t in np.flatnonzero(totals.emptied.any(axis=0)):
+        hit = np.flatnonzero(totals.emptied[:, t])
+        shown = ", ".join(f"{groups[g].name} ({totals.emptied[g, t]} of {groups[g].units} units)" for g in hit[:SHOWN])
+        more = f" and {len(hit) - SHOWN} more" if len(hit) > SHOWN else ""
+        when = "and are not at the checkpoint before" if t else "and are not later"
+        text = f"all elements are exactly zero in {shown}{more}, {when}"
+        remedy = "If nothing was pruned or begins at zero, the file is damaged: leave it out with --steps."
+        found.append(Finding("zero-weights", "warning" if t else "note", run.checkpoints[t].path, text, remedy))
+    return _few(found)
 
 
 def _frozen(run: Run, totals: Totals) -> list[Finding]:

@@ -20,6 +20,7 @@ from smd_analyze.statistics.directions import measure_directions
 from smd_analyze.statistics.parallel import in_order
 from smd_analyze.statistics.plan import CHUNK, Item, Plan, items, make_plan
 from smd_analyze.statistics.reading import Files
+from smd_analyze.statistics.saved_types import saved_types
 from smd_analyze.statistics.sums import ChunkSums, Scratch, sum_item
 
 Progress = Callable[[float, str], None]
@@ -73,7 +74,7 @@ def measure(
     )
     totals = gather.totals
     spoilt = tables.blank_files(plan, files, totals)
-    found = findings.about(run, totals)
+    found = findings.about(run, groups, totals)
     steps = tuple(checkpoint.step for checkpoint in run.checkpoints)
     return Statistics(
         steps=steps,
@@ -82,6 +83,7 @@ def measure(
         units=_reader(steps, groups, store, spoilt),
         findings=tuple(dict.fromkeys([*plan.found.findings, *files.problems.values(), *found, *about_updates])),
         device=place,
+        dtypes=saved_types(run, groups),
     )
 
 

@@ -30,7 +30,7 @@ def open_document(source: Source, previous: Document | None) -> Document:
         return Document(source.path, previous.format, previous.tree, (source.file,), previous.fingerprint)
     try:
         entries = json.loads(header, object_pairs_hook=no_twins)
-        tree = {name: read_entry(name, entry, 8 + length, source) for name, entry in entries.items()}
+        tree = {valid(name): read_entry(name, entry, 8 + length, source) for name, entry in entries.items()}
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise DamagedFile(f"{source.path}: its header is not sound: {type(problem).__name__}: {problem}") from None
     ends = [e["data_offsets"][1] for n, e in entries.items() if n != "__metadata__"]
@@ -56,6 +56,11 @@ def read_entry(name: str, entry: Any, start: int, source: Source) -> Any:
     if place.nbytes != stop - first:
         raise DamagedFile(f"{source.path}: tensor {name} has {stop - first} bytes, its shape needs {place.nbytes}")
     return place
+
+
+def valid(name: str) -> str:
+    """The name, with half surrogate pairs (JSON allows them, UTF-8 does not) written out."""
+    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
 
 
 def no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

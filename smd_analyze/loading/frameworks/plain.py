@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from smd_analyze.loading.dtypes import FLOATING
@@ -23,7 +24,8 @@ NO_MODELS = frozenset({"rng", "rng_state", "message_hub", "stats", "meta", "extr
 STEP_KEYS = (
     "global_step", "global_steps", "iteration", "iter_num", "num_updates", "step", "steps", "it", "iter", "n_iter",
     "meta.iter", "train_state.step", "optimizer_history.-1.num_updates", "state.timestamp.Timestamp.batch",
-    "trainer_state.global_step", "step_num", "total_steps", "__metadata__.step", "__metadata__.global_step",
+    "trainer_state.global_step", "trainer.global_step", "trainer.step", "step_num", "total_steps",
+    "__metadata__.step", "__metadata__.global_step",
 )  # fmt: skip
 EPOCH_KEYS = ("epoch", "epoch_num", "meta.epoch", "extra_state.train_iterator.epoch", "epochs", "__metadata__.epoch")
 CONFIGS = ("args", "config", "cfg", "hyper_parameters", "hparams", "train_args", "train_config", "ds_config", "opt")
@@ -32,9 +34,9 @@ CONFIGS = ("args", "config", "cfg", "hyper_parameters", "hparams", "train_args",
 def read_parts(document: Document) -> Parts:
     """Look the usual keys up; the largest state dict is the model, further ones are named."""
     tree = document.tree
-    optimizers = find_optimizers(tree)
     schedulers = find_schedulers(tree)
     weights, where, models = find_weights(tree, document.path)
+    optimizers = find_optimizers(tree, where=where)
     average = next((k for k in AVERAGES if isinstance(tree, dict) and k != where and tensors(tree.get(k))), None)
     averages = {"ema": tree[average]} if average else {}
     configured_in, configured = find_config(tree)
@@ -84,21 +86,31 @@ def is_optimizer_key(key: str) -> bool:
     return "optim" in key.lower() or key in ("opt", "opt_state")
 
 
-def find_optimizers(node: Any, depth: int = 0) -> tuple[Any, ...]:
-    """Every dict (or pickled optimizer) with param_groups, at the top, under an optimizer's key, or in a list there."""
+def find_optimizers(node: Any, depth: int = 0, where: str = "") -> tuple[Any, ...]:
+    """Every dict (or pickled optimizer) with param_groups, at the top, under an optimizer's key, or in a list there.
+
+    Those whose key is like the model's (`optimizer_g` for `where` "generator") come first.
+    """
     found = as_dict(node)
     if found is None or depth > 3:
         return ()
     if isinstance(found.get("param_groups"), list):
         return (found,)
     out: list[Any] = []
-    for key, value in found.items():
+    for key, value in sorted(found.items(), key=lambda pair: not is_like(pair[0], where)):
         if not isinstance(key, str) or not (is_optimizer_key(key) or depth):
             continue
         for part in value if isinstance(value, list | tuple) else (value,):
             if type(part) in (dict, Inert):
                 out.extend(find_optimizers(part, depth + 1))
     return tuple(out[:8])
+
+
+def is_like(key: Any, where: str) -> bool:
+    """A word of the optimizer's key begins or ends the model's key."""
+    words = re.split(r"[^a-z]+", key.lower()) if isinstance(key, str) else ()
+    own = [w for w in words if w and not w.startswith("opt") and w not in ("state", "dict")]
+    return any(where.lower().startswith(w) or where.lower().endswith(w) for w in own)
 
 
 def find_schedulers(tree: Any) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from smd_analyze.fits.agreement import AGREES, DIFFERS, UNSURE, Ratio, rms_interval, settled_level
+from smd_analyze.fits.agreement import AGREES, DIFFERS, FEW, UNSURE, Ratio, rms_interval, settled_level
 
 
 @pytest.mark.parametrize(
@@ -9,29 +9,42 @@ from smd_analyze.fits.agreement import AGREES, DIFFERS, UNSURE, Ratio, rms_inter
     [
         (0.98, 1.02, AGREES), (1.01, 1.05, AGREES), (0.91, 0.94, AGREES), (0.88, 1.05, AGREES), (0.895, 0.986, AGREES),
         (0.82, 0.96, UNSURE), (0.7, 1.2, UNSURE), (1.06, 1.15, DIFFERS), (0.8, 0.94, DIFFERS), (1.2, 1.3, DIFFERS),
-        (np.nan, np.nan, UNSURE),
+        (np.nan, np.nan, FEW),
     ],
 )  # fmt: skip
 def test_what_an_interval_may_claim(low, high, outcome):
     assert Ratio(0.5 * (low + high), low, high, 3, "").outcome == outcome
 
 
-def test_three_rows_use_their_scatter_and_two_their_own_ends():
-    three = rms_interval(np.array([1.0, 1.1, 0.9]), np.full(3, 0.99), np.full(3, 1.01))
+def test_three_batches_use_their_scatter_and_fewer_have_no_interval():
+    three = rms_interval(np.array([1.0, 1.1, 0.9]), np.arange(3))
     assert three is not None
     assert three.value == pytest.approx(np.sqrt(np.mean([1, 1.21, 0.81])))
     assert three.low < 0.8 < 1.2 < three.high
-    two = rms_interval(np.array([1.0, 1.1]), np.array([0.9, 1.0]), np.array([1.1, 1.2]))
-    assert two is not None
-    assert (two.low, two.high) == pytest.approx((np.sqrt(0.905), np.sqrt(1.325)))
-    assert rms_interval(np.array([np.nan]), np.array([np.nan]), np.array([np.nan])) is None
+    for batch in (np.arange(3)[:2], np.array([0, 0])):
+        few = rms_interval(np.array([1.0, 1.1]), batch)
+        assert few is not None
+        assert few.value == pytest.approx(np.sqrt(1.105))
+        assert np.isnan(few.low)
+        assert few.outcome == FEW
+    assert rms_interval(np.array([np.nan]), np.array([0])) is None
 
 
 def test_the_interval_of_the_rms_covers():
     rng = np.random.default_rng(0)
     squares = rng.gamma(50, 1 / 50, (1000, 6))
-    found = [rms_interval(np.sqrt(s), s, s) for s in squares]
+    found = [rms_interval(np.sqrt(s), np.arange(6)) for s in squares]
     assert 0.92 <= np.mean([f is not None and f.low <= 1 <= f.high for f in found]) <= 0.97
+
+
+def test_measurements_that_share_gradients_are_one_batch():
+    rng = np.random.default_rng(3)
+    shared = np.repeat(rng.gamma(50, 1 / 50, (1000, 5)), 10, axis=1)  # ten rows of the same gradients
+    batch = np.repeat(np.arange(5), 10)
+    found = [rms_interval(np.sqrt(s), batch) for s in shared]
+    assert 0.92 <= np.mean([f is not None and f.low <= 1 <= f.high for f in found]) <= 0.97
+    naive = [rms_interval(np.sqrt(s), np.arange(50)) for s in shared]
+    assert np.mean([f is not None and f.low <= 1 <= f.high for f in naive]) < 0.7
 
 
 def test_the_settled_level_covers_an_autocorrelated_series():

@@ -86,7 +86,7 @@ def test_a_steady_climb_is_never_stationary():
 
 def test_without_an_equilibrium_the_index_is_that_of_now():
     index = np.linspace(-0.9, -0.3, 20)[:, None]
-    found = stationarity(Blocks(np.arange(21), index, np.full(20, 1 / 20)))
+    found = stationarity(Blocks(np.arange(21), index, np.full(20, 1 / 20), np.cumsum(np.r_[0, index[:, 0]])))
     assert found.since is None
     assert found.value == pytest.approx(index[-5:].mean())
     assert found.first == 15
@@ -95,5 +95,17 @@ def test_without_an_equilibrium_the_index_is_that_of_now():
 def test_one_early_leap_is_not_averaged_away():
     index = np.zeros((40, 1))
     index[0] = 0.8
-    found = stationarity(Blocks(np.arange(41), index, np.full(40, 1 / 40)))
+    found = stationarity(Blocks(np.arange(41), index, np.full(40, 1 / 40), np.cumsum(np.r_[0, index[:, 0]])))
     assert found.since == 1
+
+
+def test_a_norm_that_began_elsewhere_is_not_stationary_from_the_start():
+    """A long stretch dilutes the mean index: the norm itself must be near its level where the stretch begins."""
+    steps = np.arange(0, 20_001, 500)
+    rates = np.full(20_000, X / SCALE)
+    excess = 0.5 * np.exp(-4 * X * steps)  # of ‖w‖⁴; below 0.1 after ln 5/(4X) steps
+    found = blocks(np.sqrt(1 + excess)[:, None] * np.ones((1, 9)), course(steps, rates), 0)
+    assert found is not None
+    since = stationarity(found).since
+    assert since is not None
+    assert 0.05 <= excess[since] <= 0.16

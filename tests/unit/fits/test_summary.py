@@ -81,9 +81,11 @@ def test_norms_alone_show_stationarity_and_no_more():
     assert "no independent measurement tells" in verdict
 
 
-@pytest.mark.parametrize(("factor", "wide", "word"), [(1.3, 0.02, "differs"), (1.0, 0.4, "too wide")])
-def test_rotation_that_does_not_agree(factor, wide, word):
-    rows = measured(factor, wide)[-2:]
+@pytest.mark.parametrize(
+    ("factors", "word"), [((1.3, 1.31, 1.29), "differs"), ((0.7, 1.0, 1.2), "too wide"), ((1.3, 1.3), "too few")]
+)
+def test_rotation_that_does_not_agree(factors, word):
+    rows = [measured(f, 0.02)[i - len(factors)] for i, f in enumerate(factors)]
     _, layer, _ = told({group(): still()}, rows, predicted())
     assert word in layer["state"]
 
@@ -229,3 +231,24 @@ def test_nothing_analysed():
     verdict, layers = summarise(stats, planned, angles(), predictions(), fits, groups_of())
     assert verdict.startswith("Nothing was analysed")
     assert layers.height == 0
+
+
+def test_a_learning_rate_that_may_have_changed_gives_no_effective_one():
+    planned = schedule(STEPS, RATES, momentum=0.0, learning_rate_last_low=1e-3, learning_rate_last_high=0.1)
+    _, layer, fits = told({group(): still()}, planned=planned)
+    assert layer["effective_learning_rate"] is None
+    assert "unknown" in fits["effective_learning_rate"]["outcome"]
+
+
+def test_adam_has_no_effective_learning_rate_of_this_kind():
+    adam = schedule(STEPS, RATES, momentum=None, optimizer="adamw", beta1=0.9, beta2=0.999)
+    _, layer, fits = told({group(): still()}, planned=adam)
+    assert layer["effective_learning_rate"] is None
+    assert "adamw" in fits["effective_learning_rate"]["outcome"]
+
+
+def test_measurements_below_resolution_are_said_to_be():
+    row = (*measured(1.0)[-1][:5], None, None, None, True, "below resolution: steps smaller than the rounding")
+    _, layer, fits = told({group(): still()}, [row], predicted())
+    assert fits["agreement"]["outcome"] == "below resolution"
+    assert layer["state"].endswith("rotation below resolution")

@@ -82,8 +82,9 @@ def test_shapes_that_contradict_the_order_stay_unmapped() -> None:
     assert found.states == {}
 
 
-def test_without_order_groups_are_known_but_not_whose_state_is_whose() -> None:
+def test_without_order_groups_are_known_and_states_of_a_shape_of_their_own() -> None:
     shuffled = dict(sorted(PLACES.items()))
     found = map_groups(optimizer(MATRICES, VECTORS), shuffled, False, "f")
     assert {g: set(n) for g, n in found.groups.items()} == {"0": set(MATRICES), "1": set(VECTORS)}
-    assert found.states == {}
+    shapes = [p.shape for p in PLACES.values()]
+    assert set(found.states) == {n for n, p in PLACES.items() if shapes.count(p.shape) == 1}

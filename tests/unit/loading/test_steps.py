@@ -93,3 +93,18 @@ def test_time_is_the_last_resort_and_is_said() -> None:
     found = order(members(["a.pt", "b.pt"]), "run")
     assert (found.steps, found.unit) == ((1, 0), "saves")
     assert [f.code for f in found.findings] == ["ordered-by-time"]
+
+
+def test_epochs_of_very_different_length_are_said() -> None:
+    names = [f"epoch_{e}.pt" for e in (2, 3, 9, 12, 15)]
+    found = order(members(names, step=[114, 171, 513, 3744, 4680]), "run")
+    (finding,) = found.findings
+    assert (finding.code, finding.severity) == ("epochs-uneven", "warning")
+    assert "epoch_12.pt" in finding.where
+    assert order(members(names, step=[114, 171, 513, 684, 855]), "run").findings == ()
+
+
+def test_saves_at_any_time_within_an_epoch_are_no_sign_of_another_run() -> None:
+    steps = [50 * i for i in range(1, 40)]
+    epochs = [float(s // 173) for s in steps]
+    assert order(members([f"step_{s}.pt" for s in steps], step=steps, epoch=epochs), "run").findings == ()

@@ -66,3 +66,13 @@ def test_sums_of_products_and_long_intervals():
     assert ramp.total(1, 4, constant(2.0))[0] == 20
     n = CHUNK + 10
     assert ramp.total(1, n)[0] == pytest.approx(n * (n + 1) / 2)
+
+
+def test_a_value_that_was_only_meant_bounds_the_update_it_was_meant_for():
+    sure, meant = (through([1, 101, 201], [1.0, 1.0, 0.1], m) for m in ((False,) * 3, (True,) * 3))
+    assert sure.ends(101) == (1.0, 1.0)
+    assert meant.ends(101) == (0.1, 1.0)  # a script or a resumed run may have set 0.1 right before the step
+    assert meant.at(101) == 1.0
+    assert meant.ends(100) == (1.0, 1.0)
+    assert meant.ends(200) == (0.1, 1.0)
+    assert meant.ends(201) == (0.1, 0.1)

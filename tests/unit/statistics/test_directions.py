@@ -1,5 +1,7 @@
 """Saved optimizer directions against real torch optimizers: the angle from (w, d, η) is that of the step."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -118,3 +120,19 @@ def test_sums_of_the_direction_are_those_of_numpy():
     w, d = (x[:, 2:8].T.astype(np.float64).reshape(3, -1) for x in (weights[4]["weight"], buffer))
     np.testing.assert_allclose(series.uu[4], (d * d).sum(1), rtol=1e-12)
     np.testing.assert_allclose(series.wu[4], (w * d).sum(1), rtol=1e-12)
+
+
+def test_a_file_that_goes_away_costs_the_direction_and_no_more():
+    def gone():
+        raise FileNotFoundError("step.pt")
+
+    arrays = {"w": np.ones((2, 3), np.float32), "m": np.ones((2, 3), np.float32), "step": np.float32(3)}
+    tensors = in_memory({n: np.asarray(a) for n, a in arrays.items()})
+    state = {"exp_avg": tensors["m"], "exp_avg_sq": tensors["m"], "step": replace(tensors["step"], read=gone)}
+    settings = [Setting(n, v, None, "", "in force", "") for n, v in (("beta1", 0.9), ("beta2", 0.99), ("eps", 1e-8))]
+    group = group_of("w", [("w", 0, 0, 2)], 2, 6)
+    run = run_of([checkpoint(0, "a", {"w": tensors["w"]}, settings, {"w": state})])
+    stats = measure(run, (group,), Memory())
+    assert stats.table["weight_norm"].to_list() == [pytest.approx(6**0.5)]
+    assert [f.code for f in stats.findings] == ["direction-unknown"]
+    assert "step.pt" in stats.findings[0].message

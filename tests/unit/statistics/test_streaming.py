@@ -292,6 +292,37 @@ def test_copies_and_frozen_tensors_are_found(tmp_path):
     assert [(f.code, f.where) for f in stats.findings] == [("frozen", "conv")]
 
 
+def test_long_rows_of_copies_are_one_finding_and_very_many_are_not_all_listed(tmp_path):
+    values = history(7)
+    values[2] = values[3] = values[4] = values[1]
+    (finding,) = measure(write_run(tmp_path, values), groups_of(), Memory()).findings
+    assert finding.code == "duplicate-checkpoint"
+    assert finding.message.startswith("4 checkpoints in a row, from ")
+    assert "step0010" in finding.message
+    assert "step0040" in finding.where
+    twice = [v for h in history(30) for v in (h, h)]
+    found = measure(write_run(tmp_path, twice), groups_of(), Memory()).findings
+    assert len(found) == 20
+    assert found[-1].message.endswith("(and 10 more like this, not listed)")
+
+
+def test_weights_that_become_exactly_zero_are_said_and_those_that_fade_are_not(tmp_path):
+    values = history()
+    values[2] = {**values[2], "conv": values[2]["conv"].copy(), "head": 0 * values[2]["head"]}
+    values[2]["conv"][1:4] = 0
+    values[0] = {**values[0], "up": 0 * values[0]["up"]}
+    for t, scale in ((2, 1e-7), (3, 1e-14), (4, 0.0)):
+        values[t] = {**values[t], "bias": (values[1]["bias"] * scale).astype(np.float32)}
+    stats = measure(write_run(tmp_path, values), groups_of(), Memory(), chunk_bytes=300)
+    found = {f.where[-20:-12]: f for f in stats.findings}
+    assert {f.code for f in found.values()} == {"zero-weights"}
+    assert [(at, f.severity) for at, f in found.items()] == [("step0000", "note"), ("step0020", "warning")]
+    assert "up (4 of 4 units)" in found["step0000"].message
+    assert "conv (3 of 6 units), whole (1 of 1 units)" in found["step0020"].message
+    assert stats.table.filter(group="whole")["weight_norm"][2] == 0
+    assert stats.table.filter(group="whole")["angle"][2] is None
+
+
 def test_more_files_than_may_be_open(tmp_path, monkeypatch):
     values = history()
     monkeypatch.setattr("smd_analyze.statistics.reading.SPARE_DESCRIPTORS", 10**7)

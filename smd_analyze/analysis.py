@@ -27,6 +27,7 @@ from smd_analyze.records.schedule import Schedule
 from smd_analyze.records.statistics import Statistics, UnitSeries, UnitStore
 from smd_analyze.schedule import resolve
 from smd_analyze.statistics import streaming
+from smd_analyze.statistics.saved_types import saved_types
 from smd_analyze.storage import hdf5
 from smd_analyze.storage.units import open_store
 from smd_analyze.theory import angles, prediction
@@ -86,6 +87,7 @@ def analyze(
     output: str | Path | None = None,
     progress: bool | Progress = False,
     *,
+    run: str | None = None,
     weights: str = "live",
     steps: str | None = None,
     steps_per_epoch: float | None = None,
@@ -103,6 +105,7 @@ def analyze(
         output: HDF5 file to write the report to. One that already holds the statistics of the same files is not
             measured again.
         progress: True shows a bar on stderr; a function is called with (fraction done, what is being done).
+        run: name of one of several sequences in the folder.
         weights: "live", "ema" or "master".
         steps: "A:B", the steps to analyse, both ends included.
         steps_per_epoch: optimizer steps in an epoch, for runs that know only epochs.
@@ -112,18 +115,21 @@ def analyze(
     with telling(progress) as tell:
         if output is not None:
             hdf5.check_writable(Path(output))  # before the work, not after it
+        if hdf5.is_report(path):
+            raise UsageError(f"{path}: is a report, not a checkpoint: read it with smd_analyze.load({str(path)!r})")
         tell(0.0, "finding checkpoints")
-        run = load_run(path, weights=weights, steps=steps, steps_per_epoch=steps_per_epoch)
+        found = load_run(path, run=run, weights=weights, steps=steps, steps_per_epoch=steps_per_epoch)
         tell(0.05, "finding scale-invariant weights")
-        groups = find_groups(run, model, inputs, include=include, exclude=exclude)
+        groups = find_groups(found, model, inputs, include=include, exclude=exclude)
         if not groups.groups:
-            raise NothingToAnalyse(f"{path}: no weight matrix is left to analyse; loosen --include and --exclude")
-        schedule = resolve_schedule(run, settings=settings)  # before the pass: a wrong option should not cost it
-        stats = measured_before(output, run, groups) or measure(
-            run, groups, device, progress=lambda done, what: tell(0.1 + 0.75 * done, what)
+            why = "loosen --include and --exclude" if include or exclude else "vectors are analysed with --include '*'"
+            raise NothingToAnalyse(f"{path}: there is no floating-point weight matrix to analyse; {why}")
+        schedule = resolve_schedule(found, settings=settings)  # before the pass: a wrong option should not cost it
+        stats = measured_before(output, found, groups) or measure(
+            found, groups, device, progress=lambda done, what: tell(0.1 + 0.75 * done, what)
         )
         tell(0.85, "comparing with theory")
-        report = conclude(run, groups, stats, schedule)
+        report = conclude(found, groups, stats, schedule)
         if output is not None:
             tell(0.95, "writing the report")
             save(report, output)
@@ -147,7 +153,8 @@ def measured_before(output: str | Path | None, run: Run, groups: Groups) -> Stat
     steps = tuple(c.step for c in run.checkpoints)
     found = tabulate.findings_of(before.findings, STATISTICS)
     made_on = before.provenance.get("device", "cpu")
-    return Statistics(steps, groups.groups, before.statistics, partial(units, before), found, made_on)
+    types = saved_types(run, groups.groups)
+    return Statistics(steps, groups.groups, before.statistics, partial(units, before), found, made_on, types)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ the learning rate is not modelled: a factor 2 (1/2) there moves ρ by −12 % (+
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -120,12 +121,13 @@ def _profile(
 
     The variance of ε is noise [units] × C, and (floor × S)² besides.
     """
+    pieces, penalty = _maps(np.exp(log_rho), s, w, noise, floor)
     drift = np.broadcast_to(DRIFT[:, None, None], (len(DRIFT), *log_rho.shape))
-    q, penalty = _residuals(log_rho, drift, s, w, noise, floor)
+    q = _residuals(drift, pieces, s, w)
     for step in (0.5, 0.125):
         middle = np.take_along_axis(drift, q.argmin(axis=0)[None], axis=0)
         drift = middle + step * np.linspace(-2, 2, 5)[:, None, None]
-        q, penalty = _residuals(log_rho, drift, s, w, noise, floor)
+        q = _residuals(drift, pieces, s, w)
     return np.exp(_bottom(np.log(q))), penalty
 
 
@@ -139,56 +141,78 @@ def _bottom(y: np.ndarray) -> np.ndarray:
     return np.where((bend > 0) & (np.abs(a - c) <= 2 * bend), lowest, np.minimum(np.minimum(a, b), c))
 
 
-def _residuals(
-    log_rho: np.ndarray, drift: np.ndarray, s: np.ndarray, w: Window, noise: np.ndarray, floor: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted residual sum Q [D, R, units] with L0 profiled, and Σ ln of the variances [R, units]."""
-    rho = np.exp(log_rho)
-    ends = np.cumsum(w.updates.sum(axis=1))
-    times = (ends - 0.5 * w.updates.sum(axis=1)) / ends[-1]
-    maps = []
+@dataclass(frozen=True)
+class Piece:
+    """One phase of an interval, arrays [R, units]: ln Φ, S* per L, how much faster momentum makes it, and S* over S."""
+
+    log: np.ndarray
+    rest: np.ndarray
+    strength: np.ndarray
+    height: np.ndarray
+    jump: float
+
+    def map(self, scale: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Φ and B, with the rate's momentum correction where the gradient's scale L [D, R, units] is given."""
+        log = self.log
+        if scale is not None:
+            log = log * (1 + self.strength * (1 + 3 * np.minimum(self.height * scale, 10)))
+        phi = np.exp(log)
+        return phi, self.rest * (1 - phi)
+
+
+Maps = list[tuple[list[Piece], np.ndarray]]
+
+
+def _maps(rho: np.ndarray, s: np.ndarray, w: Window, noise: np.ndarray, floor: float) -> tuple[Maps, np.ndarray]:
+    """The phases of every interval with 1 over its variance [R, units], and Σ ln of the variances."""
+    maps: Maps = []
     penalty = np.zeros(rho.shape)
     for i in range(len(w.updates)):
-        pieces = [segment(w.eta[i, p], rho * w.decay[i, p], w.updates[i, p]) for p in (0, 1)]
-        c = noise * (pieces[1][0] ** 2 * pieces[0][2] + pieces[1][2]) + (floor * s[i + 1]) ** 2
+        found, c = [], np.zeros(rho.shape)
+        between = np.sqrt(s[i] * s[i + 1])
+        for p in (0, 1):
+            if w.updates[i, p] == 0:
+                continue
+            decay = rho * w.decay[i, p]
+            phi, b, noises = segment(w.eta[i, p], decay, w.updates[i, p])
+            rest = b / (1 - phi)
+            strength = w.momentum * decay / (1 - w.momentum) if w.validity[i] > 0 else np.zeros(rho.shape)
+            found.append(Piece(np.log(phi), rest, strength, rest / between, float(w.jump[i, p])))
+            c = c * phi**2 + noises
+        c = noise * c + (floor * s[i + 1]) ** 2
         penalty += np.log(c)
-        maps.append((pieces, c))
-    sums = _sums(maps, s, np.exp(drift * times[:, None, None, None]), None, w, rho)
+        maps.append((found, 1 / c))
+    return maps, penalty
+
+
+def _residuals(drift: np.ndarray, maps: Maps, s: np.ndarray, w: Window) -> np.ndarray:
+    """Weighted residual sum Q [D, R, units] with L0 profiled, at drifts [D, R, units] of the gradient's scale."""
+    ends = np.cumsum(w.updates.sum(axis=1))
+    times = (ends - 0.5 * w.updates.sum(axis=1)) / ends[-1]
+    growth = np.exp(drift * times[:, None, None, None])
+    top, bottom, squares = _sums(maps, s, growth, None)
     for _ in range(2 if w.validity.max() > 0 else 0):  # the correction needs S*, so L0
-        sums = _sums(maps, s, np.exp(drift * times[:, None, None, None]), sums[0] / sums[1], w, rho)
-    top, bottom, squares = sums
-    return np.maximum(squares - top * top / bottom, 1e-300 + 1e-13 * squares), penalty
+        top, bottom, squares = _sums(maps, s, growth, np.maximum(top / bottom, 0.0))
+    return np.maximum(squares - top * top / bottom, 1e-300 + 1e-13 * squares)
 
 
 def _sums(
-    maps: list[tuple[list[tuple[np.ndarray, ...]], np.ndarray]], s: np.ndarray, growth: np.ndarray,
-    scale: np.ndarray | None, w: Window, rho: np.ndarray,
-) -> np.ndarray:  # fmt: skip
+    maps: Maps, s: np.ndarray, growth: np.ndarray, scale: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Σ yB/c, Σ B²/c, Σ y²/c over the intervals, y = S' − ΦS; `growth` [m, …] is L/L0, `scale` the last L0."""
-    sums = np.zeros((3, *growth.shape[1:]))
-    for i, (pieces, c) in enumerate(maps):
-        phi, b = _corrected(pieces, s, i, scale, growth[i], w, rho)
+    top, bottom, squares = (np.zeros(growth.shape[1:]) for _ in range(3))
+    for i, (pieces, precision) in enumerate(maps):
+        here = None if scale is None else scale * growth[i]
+        phi, b = pieces[0].map(here)
+        if pieces[0].jump:
+            b = b + pieces[0].jump * phi
+        for piece in pieces[1:]:
+            one, source = piece.map(here)
+            phi, b = phi * one, (b + piece.jump) * one + source
         y = s[i + 1] - phi * s[i]
         b = b * growth[i]
-        sums += np.array(np.broadcast_arrays(y * b / c, b * b / c, y * y / c))
-    return sums
-
-
-def _corrected(
-    pieces: list[tuple[np.ndarray, ...]], s: np.ndarray, i: int, scale: np.ndarray | None, growth: np.ndarray,
-    w: Window, rho: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Φ and B of interval i with the rate's momentum correction, from the last estimate of L0."""
-    phi, b = np.ones(1), np.zeros(1)
-    for p in (0, 1):
-        if w.updates[i, p] == 0:
-            continue
-        one, source, _ = pieces[p]
-        if scale is not None and w.validity[i] > 0:
-            rest = source / (1 - one)  # S* per L
-            strength = w.momentum * rho * w.decay[i, p] / (1 - w.momentum)
-            above = np.clip(rest * scale * growth / np.sqrt(s[i] * s[i + 1]), 0, 10)
-            faster = one ** (1 + strength * (1 + 3 * above))
-            source, one = rest * (1 - faster), faster
-        phi, b = phi * one, (b + w.jump[i, p]) * one + source
-    return phi, b
+        weighted = b * precision
+        top += y * weighted
+        bottom += b * weighted
+        squares += y * (y * precision)
+    return top, bottom, squares

@@ -10,7 +10,7 @@ import polars as pl
 
 from smd_analyze.fits import agreement, index
 from smd_analyze.fits.drop import relaxation_rows
-from smd_analyze.fits.regime import FOURTH_POWER, Regime, regimes
+from smd_analyze.fits.regime import COUPLED, DECOUPLED, FOURTH_POWER, Regime, regimes
 from smd_analyze.records.group import Group
 from smd_analyze.records.schedule import Schedule
 from smd_analyze.records.statistics import Statistics, UnitSeries
@@ -22,8 +22,14 @@ SCHEMA: dict[str, Any] = {
 }  # fmt: skip
 INVARIANT = ("invariant", "jointly invariant")
 STATIONARY, APART, MOVING, LAGGING = "stationary", "units differ", "still moving", "lags behind the learning rate"
+BELOW = "below resolution"
 UNDECIDED = "not shown to be stationary"
 MORE = "save at least {} checkpoints, {} optimizer steps apart or more, at a constant learning rate"
+MEMORY = 2  # times 1/(1−α): optimizer steps after which one update says nothing about the next
+ADVICE = {
+    agreement.FEW: "measure more updates at this learning rate: three or more pairs of checkpoints or optimizer states",
+    agreement.DIFFERS: "each measures the update just made: one that ends an epoch with a short batch turns more",
+}
 Row = dict[str, Any]
 
 
@@ -112,12 +118,17 @@ def _why_not(series: UnitSeries, r: Regime, count: int) -> tuple[str, str]:
     if frozen(series):
         return "the weights never move", "frozen on purpose? else one file was saved under several names"
     if r.gap:
-        return r.gap, "say it with an option or --settings run.toml"
+        return r.gap, _say(r)
     if not (series.vv[-1] > 0).any():
         return "no finite norm above 0", "see the column nonfinite of the statistics"
     if r.no_decay:
         return "no decay: no equilibrium", "none: without weight decay the norm only grows"
     return f"not identifiable: {count} checkpoints", MORE.format(index.FEWEST + 1, round(index.SPACING * r.smear))
+
+
+def _say(r: Regime) -> str:
+    """What to do about a gap in the schedule; nothing helps where the optimizer itself has no theory."""
+    return "say it with an option or --settings run.toml" if r.optimizer in ("", *COUPLED, *DECOUPLED) else ""
 
 
 def _index_rows(row: Any, series: UnitSeries, r: Regime, found: index.Stationarity | None, count: int) -> list[Row]:
@@ -143,7 +154,7 @@ def _index_rows(row: Any, series: UnitSeries, r: Regime, found: index.Stationari
             index.FEWEST + 1, round(index.SPACING * r.smear)
         )  # fmt: skip
         if found.blocks < count - 1:
-            outcome = f"not identifiable: {found.blocks} intervals at one learning rate"
+            outcome = f"not identifiable: {found.blocks} interval{'s' * (found.blocks > 1)} at one learning rate"
     elif around and found.p10 < 0 < found.p90 and max(-found.p10, found.p90) > index.SPREAD:
         outcome, advice = APART, "look at the units: some norms grow while others shrink"
     elif r.final_stretch() >= len(r.decay):
@@ -220,21 +231,23 @@ def _agreement_row(
     """Measured over predicted angular update, in the stationary stretch; elsewhere of the last measurement."""
     measured = sorted(measured_rows(angles), key=lambda a: a["step_to"])
     if not measured:
-        advice = "save two checkpoints one step apart, or the optimizer state"
+        shown = " ".join(a["note"] or "" for a in angles if a["independent"])
+        if BELOW in shown:
+            advice = "save the optimizer state beside these weights, or weights of a finer type"
+            return row("agreement", outcome=BELOW, advice=advice)
+        useful = r.optimizer == "adamw" or (r.optimizer in FOURTH_POWER and (r.momentum > 0).any() and not r.nesterov)
+        advice = "save two checkpoints one step apart" + (", or the optimizer state" if useful else "")
         return row("agreement", outcome="no independent measurement", advice=advice)
     equilibrium = {p["step"]: p["equilibrium_angular_update"] for p in predicted}
     since = None if found is None or found.since is None else float(series.steps[found.since])
     used = within(measured, since)
     theory = np.array([equilibrium.get(a["step_to"]) or np.nan for a in used])
-    ends = [
-        np.array([np.nan if a[k] is None else a[k] for a in used], float) / theory
-        for k in ("angular_update", "angular_update_low", "angular_update_high")
-    ]
-    ratio = agreement.rms_interval(*ends)
+    found_angles = np.array([np.nan if a["angular_update"] is None else a["angular_update"] for a in used], float)
+    ratio = agreement.rms_interval(found_angles / theory, _batches(used, MEMORY * r.smear))
     if ratio is None:
-        return row("agreement", outcome="no prediction", advice=r.gap or "see the findings")
+        return row("agreement", outcome="no prediction", advice=r.gap and _say(r))
     method = f"{used[0]['method']}, {ratio.method}"
-    outcome, advice = ratio.outcome, ""
+    outcome, advice = ratio.outcome, ADVICE.get(ratio.outcome, "")
     if group.status not in INVARIANT:
         outcome = "reference only: not scale-invariant"
     elif since is None:
@@ -242,8 +255,28 @@ def _agreement_row(
     return row("agreement", ratio.value, ratio.low, ratio.high, method=method, outcome=outcome, advice=advice)
 
 
+def _batches(rows: list[Row], reach: float) -> np.ndarray:
+    """Numbers of the batches that rows, sorted by step, form: of those less than `reach` steps apart."""
+    steps = np.array([a["step_to"] for a in rows], float)
+    numbers, begin = np.zeros(len(rows), int), steps[0]
+    for i in range(1, len(rows)):
+        new = steps[i] - begin >= reach
+        begin = steps[i] if new else begin
+        numbers[i] = numbers[i - 1] + new
+    return numbers
+
+
 def _effective_rate_row(row: Any, series: UnitSeries, r: Regime) -> Row:
     """η/‖w‖² of the units at the last checkpoint."""
+    if frozen(series):
+        return row("effective_learning_rate", outcome="the weights never move")
+    if r.optimizer and r.optimizer not in FOURTH_POWER:
+        return row(
+            "effective_learning_rate", outcome=f"η/‖w‖² is for SGD: {r.optimizer} steps whatever the gradient's size"
+        )
+    if len(r.rate_last) and r.uncertain[-1]:
+        outcome = "learning rate of the last update unknown: it changed since the checkpoint before"
+        return row("effective_learning_rate", outcome=outcome, advice="--settings run.toml with a [schedule] table")
     rate = r.rate_last[-1] if len(r.rate_last) else np.nan
     norms = series.vv[-1] if len(series.vv) else np.array([])
     norms = norms[np.isfinite(norms) & (norms > 0)]

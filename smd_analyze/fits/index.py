@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smd_analyze.fits.regime import Regime
+from smd_analyze.fits.regime import FOURTH_POWER, Regime
 
 TOLERANCE = 0.1  # of EI: 10 % in ‖w‖⁴, 2.4 % in ‖w‖
 SPREAD = 0.3  # of the units' own EI around 0, 10th to 90th percentile
@@ -26,12 +26,14 @@ EQUIVALENCE = 0.90  # two one-sided tests at 5 % each
 class Blocks:
     """Equilibrium index of each unit over consecutive blocks of checkpoints: `index` [blocks, units].
 
-    `edges` are indices of checkpoints, `weight` the blocks' decay over that of all.
+    `edges` are indices of checkpoints, `weight` the blocks' decay over that of all. `height` [edges] is ln‖w‖^power
+    relative to the last edge, median over the units: of the variable that relaxes linearly.
     """
 
     edges: np.ndarray
     index: np.ndarray
     weight: np.ndarray
+    height: np.ndarray
 
     @property
     def median(self) -> np.ndarray:
@@ -87,9 +89,11 @@ def blocks(vv: np.ndarray, regime: Regime, start: int) -> Blocks | None:
     if not np.all(np.isfinite(decay)) or np.any(decay <= 0):
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
-        index = np.diff(np.log(vv[edges]), axis=0) / (2 * decay[:, None])
+        logs = np.log(vv[edges])
+        index = np.diff(logs, axis=0) / (2 * decay[:, None])
+        height = (2.0 if regime.optimizer in FOURTH_POWER else 1.0) * (logs - logs[-1])
     index[~np.isfinite(index)] = np.nan
-    return Blocks(edges, index, decay / decay.sum())
+    return Blocks(edges, index, decay / decay.sum(), nan_median(height, axis=1))
 
 
 def mean_interval(values: np.ndarray, weight: np.ndarray, level: float) -> tuple[float, float, float]:
@@ -111,9 +115,10 @@ def mean_interval(values: np.ndarray, weight: np.ndarray, level: float) -> tuple
 def stationarity(found: Blocks) -> Stationarity:
     """Summarise the blocks, and find since when the norm is stationary within TOLERANCE.
 
-    The earliest such block: from it on the equivalence test holds (90 % interval of the mean within ±TOLERANCE), no
-    block's own median is further out than TOLERANCE and two standard deviations of the later half, and 80 % of the
-    units lie within SPREAD: a median of 0 between units that grow and units that shrink is no equilibrium. If it holds
+    The earliest such block: from it on the equivalence test holds (90 % interval of the mean within ±TOLERANCE), it
+    begins within TOLERANCE of the mean height (the mean index alone forgets how a long stretch began), no block's
+    own median is further out than TOLERANCE and two standard deviations of the later half, and 80 % of the units
+    lie within SPREAD: a median of 0 between units that grow and units that shrink is no equilibrium. If it holds
     somewhere, the summary is that of the stationary blocks, else of the last FEWEST: where the norm stands now.
     """
     median = found.median
@@ -146,6 +151,8 @@ def _earliest(found: Blocks, median: np.ndarray) -> int | None:
     for start in range(begin, len(median) - FEWEST + 1):
         _, low, high = mean_interval(median[start:], found.weight[start:], EQUIVALENCE)
         p10, p90 = _spread(found, start)
+        if abs(found.height[start] - found.height[start:].mean()) > TOLERANCE:
+            continue
         if low > -TOLERANCE and high < TOLERANCE and p10 > -SPREAD and p90 < SPREAD:
             return start
     return None

@@ -12,18 +12,20 @@ from smd_analyze.records.group import Group
 from smd_analyze.records.schedule import Schedule
 
 SAME = 1e-6
+KNOWN = 0.1  # width, over its value, up to which a learning rate counts as known
 COUPLED = ("sgd",)
 DECOUPLED = ("sgdw", "adamw", "lion", "muon")
 FOURTH_POWER = ("sgd", "sgdw")  # ‖w‖⁴ relaxes linearly; for adamw, lion and muon it is ‖w‖²
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # equal only to itself: groups share one, and what follows from it
 class Regime:
     """The schedule of one group. Arrays are per interval between consecutive `steps`; NaN where not known.
 
     `decay` is Σ x_e: the decay of the weights over the interval, momentum included (Σ ηλ(1−d)/(1−α) for decay in the
     gradient under SGD with dampening d, Σ ηλ for decoupled decay). `rate_first`, `rate_last` are learning rates,
-    `updates` optimizer steps. `gap` says in words what is missing ("" if nothing is).
+    `uncertain`: which one made the interval's last update is not known. `located`: Σ η is known to 1 %, or but for a
+    single update. `updates`: optimizer steps. `gap` says in words what is missing ("" if nothing is).
     """
 
     steps: np.ndarray
@@ -32,6 +34,7 @@ class Regime:
     rate_sum: np.ndarray
     rate_first: np.ndarray
     rate_last: np.ndarray
+    uncertain: np.ndarray
     located: np.ndarray
     changes: np.ndarray
     weight_decay: np.ndarray
@@ -109,7 +112,8 @@ def regime(group: Group, steps: np.ndarray, schedule: Schedule) -> Regime:
     per_interval = [_join(rows, start, int(a), int(b)) for a, b in zip(steps, steps[1:], strict=False)]
 
     def column(name: str) -> np.ndarray:
-        return np.array([np.nan if r is None or r[name] is None else float(r[name]) for r in per_interval])
+        values = [None if r is None else r.get(name) for r in per_interval]
+        return np.array([np.nan if v is None else float(v) for v in values])
 
     last = rows[-1]
     optimizer = last["optimizer"] or ""
@@ -122,10 +126,13 @@ def regime(group: Group, steps: np.ndarray, schedule: Schedule) -> Regime:
         decay = np.full(len(decay), np.nan)
     changes = [r is None or r["learning_rate_changes"] in (None, True) for r in per_interval]
     spread = column("sum_learning_rate_high") - column("sum_learning_rate_low")
-    total, eta = column("sum_learning_rate"), column("learning_rate_first")
+    total, eta, last_rate = column("sum_learning_rate"), column("learning_rate_first"), column("learning_rate_last")
+    width = column("learning_rate_last_high") - column("learning_rate_last_low")
+    updates = _updates(np.diff(steps), total, eta, np.array(changes, bool))
     return Regime(
-        steps=steps, updates=_updates(np.diff(steps), total, eta, np.array(changes, bool)), decay=decay, rate_sum=total,
-        rate_first=eta, rate_last=column("learning_rate_last"), located=spread <= 0.01 * total,
+        steps=steps, updates=updates, decay=decay, rate_sum=total,
+        rate_first=eta, rate_last=last_rate, uncertain=width > KNOWN * column("learning_rate_last_high"),
+        located=(spread <= 0.01 * total) | (updates == 1),
         changes=np.array(changes, bool), weight_decay=column("weight_decay"), momentum=momentum, dampening=dampening,
         optimizer=optimizer, nesterov=bool(last["nesterov"]), gap=_gap(last, optimizer, total),
     )  # fmt: skip
@@ -180,6 +187,6 @@ def _empty(steps: np.ndarray, gap: str) -> Regime:
     n = max(len(steps) - 1, 0)
     nothing = np.full(n, np.nan)
     return Regime(
-        steps, np.diff(steps).astype(float), nothing, nothing, nothing, nothing, np.zeros(n, bool), np.ones(n, bool),
-        nothing, nothing, nothing, "", False, gap,
+        steps, np.diff(steps).astype(float), nothing, nothing, nothing, nothing, np.zeros(n, bool), np.zeros(n, bool),
+        np.ones(n, bool), nothing, nothing, nothing, "", False, gap,
     )  # fmt: skip

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from smd_analyze.fits.agreement import AGREES, DIFFERS, UNSURE
-from smd_analyze.fits.fitting import APART, INVARIANT, LAGGING, MOVING, STATIONARY, UNDECIDED
+from smd_analyze.fits.agreement import AGREES, DIFFERS, FEW, UNSURE
+from smd_analyze.fits.fitting import APART, BELOW, INVARIANT, LAGGING, MOVING, STATIONARY, UNDECIDED
 from smd_analyze.records.group import Group
 
 RELAXED = 3.0  # half-lives after which a norm that still moves is no longer said to relax
@@ -22,11 +22,11 @@ def plus_minus(fit: Fit) -> str:
     return f"{fit['value']:.2f} ± {max(0.5 * (fit['high'] - fit['low']), 0.005):.2f}"
 
 
-def describe(group: Group, fits: Mapping[str, Fit], half_lives: float | None, growth: float | None, notes: str) -> str:
+def describe(group: Group, fits: Mapping[str, Fit], half_lives: float | None, growth: float | None) -> str:
     """At most about 60 characters.
 
     `fits` maps quantity to the group's row; `half_lives` are those passed at the last checkpoint, `growth` the norm's
-    relative growth per 1000 steps over the last interval, `notes` what the angular updates' notes say.
+    relative growth per 1000 steps over the last interval.
     """
     if group.status == "dead":
         return "dead: no gradient, the loss does not depend on it"
@@ -35,10 +35,10 @@ def describe(group: Group, fits: Mapping[str, Fit], half_lives: float | None, gr
     if group.status not in INVARIANT:
         return "scale invariance unknown"
     guess = " (if invariant)" if group.evidence == "guessed" else ""
-    return _claim(fits, half_lives, growth, notes) + guess
+    return _claim(fits, half_lives, growth) + guess
 
 
-def _claim(fits: Mapping[str, Fit], half_lives: float | None, growth: float | None, notes: str) -> str:
+def _claim(fits: Mapping[str, Fit], half_lives: float | None, growth: float | None) -> str:
     ei, since, ratio = fits["equilibrium_index"], fits["stationary_since"], fits["agreement"]
     outcome = ei["outcome"]
     if outcome.startswith("no decay"):
@@ -46,8 +46,6 @@ def _claim(fits: Mapping[str, Fit], half_lives: float | None, growth: float | No
             return "no decay: no equilibrium"
         verb = "grows" if growth >= 0 else "shrinks"
         return f"no decay: no equilibrium, norm {verb} {abs(growth):.2g} %/1000 steps"
-    if "below resolution" in notes:
-        return "below resolution: steps smaller than the saved rounding"
     if since["value"] is not None:
         text = f"norm stationary since step {since['value']:.0f}"
         if ratio["outcome"] == AGREES:
@@ -56,6 +54,10 @@ def _claim(fits: Mapping[str, Fit], half_lives: float | None, growth: float | No
             return f"{text}; rotation differs: {plus_minus(ratio)}"
         if ratio["outcome"] == UNSURE:
             return f"{text}; rotation {plus_minus(ratio)}: too wide"
+        if ratio["outcome"] == FEW:
+            return f"{text}; rotation {plus_minus(ratio)}: too few to tell"
+        if ratio["outcome"] == BELOW:
+            return f"{text}; rotation below resolution"
         return f"{text}, EI = {plus_minus(ei)}"
     if outcome == APART:
         return f"units differ: EI = {ei['p10']:.1f} to {ei['p90']:.1f}"

@@ -95,10 +95,10 @@ def _layer(
         found = fits.get(quantity, {})  # a rate is fitted to invariant weights only, its ratio only where there is one
         row |= {name: found.get("value"), f"{name}_low": found.get("low"), f"{name}_high": found.get("high")}
     if since is not None:  # over a stretch the fits' intervals are narrower than those of its single rows
-        _narrow(row, "implied", "equilibrium_index", lambda ei: max(0.0, 1 + ei) ** 0.5)
+        if row["implied_low"] is not None:  # where theory's gap is larger than any scatter, rows have no interval
+            _narrow(row, "implied", "equilibrium_index", lambda ei: max(0.0, 1 + ei) ** 0.5)
         _narrow(row, "measured", "ratio", lambda ratio: ratio)
-    notes = " ".join(str(a.get("note") or "") for a in angles)
-    row["state"] = describe(group, fits, row["half_lives"], growth, notes)
+    row["state"] = describe(group, fits, row["half_lives"], growth)
     row["advice"] = _advice(group, fits)
     return row
 

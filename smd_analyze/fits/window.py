@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class Window:
     change: float
 
 
+@lru_cache(maxsize=8)
 def find_window(r: Regime) -> Window | None:
     """The largest change of the learning rate with constant stretches on both sides, as far as these reach."""
     usable = np.isfinite(r.decay) & np.isfinite(r.rate_first) & np.isfinite(r.rate_last) & (r.decay > 0) & r.located
@@ -73,7 +75,10 @@ def _near(r: Regime, begin: int, before: int, after: int, end: int) -> tuple[int
 
 
 def _window(r: Regime, begin: int, before: int, after: int, end: int) -> Window | None:
-    edges = sorted({*_thin(r, begin, before + 1), *_thin(r, after, end + 1)})
+    later = _thin(r, after, end + 1)
+    if after > before + 1 and r.updates[before + 1 : after].sum() < SPACING * r.smear:
+        later = later[1:]  # two checkpoints close together at the change
+    edges = sorted({*_thin(r, begin, before + 1), *later})
     momentum = float(np.nan_to_num(r.momentum[end]))
     gain = (1 - float(r.dampening[end])) / (1 - momentum)
     etas, decays, updates = [], [], []

@@ -39,10 +39,12 @@ def groups_of(
         sets.setdefault((name, -1 if verdict.joint else number), []).append(verdict)
 
     groups: list[Group] = []
+    taken: set[str] = set()
     group_name: dict[int, str] = {}
     for (name, _), members in sets.items():
         if _is_analysed(members, tensors, include, exclude):
-            name = _unique(name, members[0].parameter, {g.name for g in groups})
+            name = _unique(name, members[0].parameter, taken)
+            taken.add(name)
             groups.append(_group(name, members, tensors, owner))
             group_name |= {id(m): name for m in members}
 

@@ -20,6 +20,7 @@ class Schedule:
     sum_decay (Σ ηλ), sum_decay_low, _high, momentum, source, and, for what theory needs besides: weight_decay,
     dampening, nesterov (bool), beta1, beta2, eps, decoupled (bool: decay outside the gradient), learning_rate_first
     (η of the interval's first update), learning_rate_last (η of its last update, the one that made checkpoint step_to),
+    learning_rate_last_low, _high (a saved learning rate is that of the *next* update: the last one's may be uncertain),
     learning_rate_changes (bool).
     Unknown numbers are null. Every parameter group of the run has a row for every interval.
     `parameter_group` maps each parameter to the name used in the table.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -49,7 +49,8 @@ class Statistics:
     """The `statistics` table, and the per-unit series behind it.
 
     `table` has the columns group, step, weight_norm, rms_weight, angle, angle_from_first, nonfinite.
-    `units(name)` returns the UnitSeries of a group, `device` says where the sums were made.
+    `units(name)` returns the UnitSeries of a group, `device` says where the sums were made. `dtypes`: of each group the
+    types in which checkpoints hold its weights (torch's names); groups that are not named are taken as exact.
     """
 
     steps: tuple[int, ...]
@@ -58,3 +59,4 @@ class Statistics:
     units: Callable[[str], UnitSeries] = field(repr=False)
     findings: tuple[Finding, ...] = ()
     device: str = "cpu"
+    dtypes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

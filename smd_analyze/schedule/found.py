@@ -12,14 +12,19 @@ from smd_analyze.schedule.updates import Clock
 NUMBERS = ("learning_rate", "weight_decay", "momentum", "dampening", "beta1", "beta2", "eps")
 RANK = {"in force": 0, "inferred": 1, "configured": 2}
 LOGGED = "logged_learning_rate"
+Point = tuple[int, float, float, bool, str]  # rank of the kind, update, value, whether it was only meant, source
 
 
 @dataclass(frozen=True)
 class Found:
-    """One hyperparameter over the run: values[i] acted at update updates[i]. `kind` is that of the best source."""
+    """One hyperparameter over the run: values[i] acted at update updates[i]. `kind` is that of the best source.
+
+    `meant[i]`: it was saved for an update still to come, which a script or a resumed run may have given another value.
+    """
 
     updates: tuple[float, ...]
     values: tuple[float, ...]
+    meant: tuple[bool, ...]
     kind: str
     source: str
 
@@ -48,7 +53,7 @@ def group_names(checkpoints: Sequence[Checkpoint]) -> list[str]:
 
 def facts(checkpoints: Sequence[Checkpoint], group: str, clock: Clock) -> GroupFacts:
     """Collect the settings that hold for `group` (its own, else those for every group) at every checkpoint."""
-    points: dict[str, list[tuple[int, float, float, str]]] = {}
+    points: dict[str, list[Point]] = {}
     result = GroupFacts(scheduler=tuple(_scheduler(checkpoints, group)))
     for checkpoint in checkpoints:
         for name, setting in _best(checkpoint.settings, group).items():
@@ -58,11 +63,9 @@ def facts(checkpoints: Sequence[Checkpoint], group: str, clock: Clock) -> GroupF
                 _beside(result, points, setting, clock)
     for name, found in points.items():
         best = min(rank for rank, *_ in found)
-        chosen = sorted((u, v, s) for rank, u, v, s in found if rank == best)
+        updates, values, meant, sources = zip(*sorted(p[1:] for p in found if p[0] == best), strict=True)
         kind = next(k for k, rank in RANK.items() if rank == best)
-        result.numbers[name] = Found(
-            tuple(u for u, _, _ in chosen), tuple(v for _, v, _ in chosen), kind, chosen[-1][2]
-        )
+        result.numbers[name] = Found(updates, values, meant, kind, sources[-1])
     return result
 
 
@@ -80,7 +83,7 @@ def _best(settings: Iterable[Setting], group: str) -> dict[str, Setting]:
 
 def _take(
     result: GroupFacts,
-    points: dict[str, list[tuple[int, float, float, str]]],
+    points: dict[str, list[Point]],
     name: str,
     setting: Setting,
     checkpoint: Checkpoint,
@@ -88,16 +91,15 @@ def _take(
 ) -> None:
     if name in NUMBERS and setting.value is not None:
         update = clock.made(checkpoint.step) + (0 if setting.applies == "last update" else 1)
-        points.setdefault(name, []).append((RANK[setting.kind], update, setting.value, setting.source))
+        meant = setting.applies == "next update"
+        points.setdefault(name, []).append((RANK[setting.kind], update, setting.value, meant, setting.source))
     elif name in ("optimizer", "schedule") and setting.text:
         result.words[name] = (setting.text, setting.source)
     elif name in ("nesterov", "decoupled_weight_decay") and setting.value is not None:
         result.switches[name] = (bool(setting.value), setting.source)
 
 
-def _beside(
-    result: GroupFacts, points: dict[str, list[tuple[int, float, float, str]]], setting: Setting, clock: Clock
-) -> None:
+def _beside(result: GroupFacts, points: dict[str, list[Point]], setting: Setting, clock: Clock) -> None:
     """Logged learning rates join those in force; configured numbers are kept for comparison."""
     if setting.value is None:
         return
@@ -105,7 +107,8 @@ def _beside(
         step = _logged_step(setting.source)
         if step is not None:
             made = clock.made(step) + (1 if setting.applies == "next update" else 0)
-            points.setdefault("learning_rate", []).append((RANK["in force"], made, setting.value, setting.source))
+            point = RANK["in force"], made, setting.value, False, setting.source
+            points.setdefault("learning_rate", []).append(point)
     elif setting.kind == "configured" and setting.name in NUMBERS:
         result.configured.setdefault(setting.name, (setting.value, setting.source))
 

@@ -50,7 +50,7 @@ def learning_rate(
             return Rate(series, f"{found.source}; {facts.words['schedule'][0]}")
         if facts.words["schedule"][0] in curves.KNOWN:
             codes = ("schedule-state-disagrees",)
-    return Rate(through(found.updates, found.values), found.source, codes)
+    return Rate(through(found.updates, found.values, found.meant), found.source, codes)
 
 
 def _from_table(table: ScheduleTable, base: float, clock: Clock) -> Series:

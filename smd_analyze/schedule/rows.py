@@ -18,7 +18,8 @@ COLUMNS: dict[str, type] = {
     "parameter_group": str, "step_from": int, "step_to": int, "optimizer": str,
     "sum_learning_rate": float, "sum_learning_rate_low": float, "sum_learning_rate_high": float,
     "sum_decay": float, "sum_decay_low": float, "sum_decay_high": float,
-    "learning_rate_first": float, "learning_rate_last": float, "learning_rate_changes": bool,
+    "learning_rate_first": float, "learning_rate_last": float, "learning_rate_last_low": float,
+    "learning_rate_last_high": float, "learning_rate_changes": bool,
     "weight_decay": float, "momentum": float, "dampening": float, "nesterov": bool,
     "beta1": float, "beta2": float, "eps": float, "decoupled": bool, "source": str,
 }  # fmt: skip
@@ -98,7 +99,7 @@ def _number(key: str, facts: GroupFacts, values: Mapping[str, Value]) -> tuple[S
     found = facts.numbers.get(key)
     if found is None:
         return None, ""
-    return through(found.updates, found.values), found.source
+    return through(found.updates, found.values, found.meant), found.source
 
 
 def _switch(key: str, facts: GroupFacts, values: Mapping[str, Value]) -> bool | None:
@@ -126,6 +127,7 @@ def _row(a: int, b: int, clock: Clock, rate: Series | None, numbers: Mapping[str
         return row
     eta_first, eta_last = rate.at(first), rate.at(last)
     row |= {"learning_rate_first": eta_first, "learning_rate_last": eta_last}
+    row |= dict(zip(("learning_rate_last_low", "learning_rate_last_high"), rate.ends(last), strict=True))
     changes = abs(eta_first - eta_last) > SAME * max(eta_first, eta_last)
     if clock.known and b > a:
         total = rate.total(first, last)

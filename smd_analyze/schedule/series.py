@@ -36,6 +36,12 @@ class Series:
         """Best value at one update."""
         return float(self.best(np.array([float(update)]))[0])
 
+    def ends(self, update: int) -> tuple[float, float]:
+        """Lowest and highest value at one update."""
+        u = np.array([float(update)])
+        best, low, high = (float(f(u)[0]) for f in (self.best, self.low, self.high))
+        return min(best, low), max(best, high)
+
 
 def exact(function: Function) -> Series:
     """A series that is known at every update."""
@@ -53,18 +59,21 @@ def piecewise(steps: Sequence[float], values: Sequence[float]) -> Series:
     return exact(lambda u: levels[np.clip(np.searchsorted(edges, u, side="left") - 1, 0, len(levels) - 1)])
 
 
-def through(updates: Sequence[float], values: Sequence[float]) -> Series:
+def through(updates: Sequence[float], values: Sequence[float], meant: Sequence[bool] = ()) -> Series:
     """The series through saved values, each known at one update; beyond the ends the last value holds.
 
     Between two equal values it is constant. A lone change between constant stretches (or one far larger than its
-    neighbours) is a jump somewhere inside: the middle, bounded by both values. Where neighbours change too, the curve
-    is smooth: a monotone cubic, give or take its distance from the straight line, and as far as the earlier value held
-    (a scheduler that is called once an epoch).
+    neighbours) is a jump somewhere inside: the middle, bounded by both values. Where `meant` says that the earlier
+    value was saved for an update still to come, the bounds hold from that update on: many scripts set the learning
+    rate right before the step, and a resumed run may set another. Where neighbours change too, the curve is smooth:
+    a monotone cubic, give or take its distance from the straight line, and as far as the earlier value held (a
+    scheduler that is called once an epoch).
     """
     u, first = np.unique(np.asarray(updates, float), return_index=True)
     v = np.asarray(values, float)[first]
     if len(u) == 1 or np.all(np.abs(v - v[0]) <= SAME * np.abs(v).max()):
         return constant(float(v[0]))
+    early = np.asarray(meant, bool)[first] if len(meant) else np.zeros(len(u), bool)
     kinds = _kinds(v)
     cubic = _cubics(u, v, kinds)
 
@@ -74,8 +83,9 @@ def through(updates: Sequence[float], values: Sequence[float]) -> Series:
         part = np.clip((x - u[j]) / (u[j + 1] - u[j]), 0, 1)
         line = held + (following - held) * part
         best, low, high = held.copy(), held.copy(), held.copy()
-        jump = (kinds[j] == "jump") & (part > 0) & (part < 1)
-        best[jump] = 0.5 * (held + following)[jump]
+        jump = (kinds[j] == "jump") & (part < 1) & ((part > 0) | early[j])
+        inside = jump & (part > 0)
+        best[inside] = 0.5 * (held + following)[inside]
         low[jump], high[jump] = np.minimum(held, following)[jump], np.maximum(held, following)[jump]
         smooth = kinds[j] == "smooth"
         best[smooth] = cubic(x[smooth])
@@ -85,7 +95,7 @@ def through(updates: Sequence[float], values: Sequence[float]) -> Series:
         high[smooth] = np.clip(rules.max(axis=0), *ends)[smooth]
         for out in (best, low, high):
             out[part == 1] = following[part == 1]
-            out[part == 0] = held[part == 0]
+            out[(part == 0) & ~jump] = held[(part == 0) & ~jump]
         return best, low, high
 
     return Series(lambda x: evaluate(x)[0], lambda x: evaluate(x)[1], lambda x: evaluate(x)[2])

@@ -10,6 +10,8 @@ from smd_analyze.records.schedule import Schedule
 from smd_analyze.theory.autoregression import Floats
 from smd_analyze.theory.laws import Law, law_of, saved_direction_was_update
 
+INVARIANT = ("invariant", "jointly invariant")
+KNOWN = 0.1  # width, over its value, up to which a learning rate is known well enough for an equilibrium
 PIECES = 64  # an interval whose learning rate changes is cut into at most this many pieces of constant η
 NUMBERS = (
     "sum_learning_rate", "sum_decay", "sum_decay_low", "sum_decay_high", "momentum", "dampening", "beta1", "beta2",
@@ -26,7 +28,9 @@ class Course:
     `rate_*`: learning rates as the gradient felt them (times 1 − dampening), NaN where unknown; if no learning rate is
     known at all, ηλ stands in for η (`rate_known` False) and L is in units of λ². `raw_*`: η as in the file.
     `decay`, `_low`, `_high`: Σηλ; `decay_first`, `_last`: ηλ of one update; `weight_decay`: λ. `momentum`: α or β₁.
-    `changes`: the learning rate changed within the interval. `buffered`: see laws.saved_direction_was_update.
+    `changes`: the learning rate changed within the interval. `uncertain`: it did, and which one made the last update is
+    not known to KNOWN (`decay_last` is NaN). `raw_low`, `raw_high` bound `raw_last`.
+    `buffered`: see laws.saved_direction_was_update.
     """
 
     steps: Floats
@@ -39,6 +43,8 @@ class Course:
     rate_last: Floats
     raw_first: Floats
     raw_last: Floats
+    raw_low: Floats
+    raw_high: Floats
     rate_known: bool
     decay: Floats
     decay_low: Floats
@@ -49,6 +55,7 @@ class Course:
     momentum: Floats
     beta2: Floats
     changes: np.ndarray
+    uncertain: np.ndarray
     buffered: np.ndarray
 
     def update_at(self, i: int) -> int:
@@ -72,6 +79,8 @@ class Course:
         """Learning rate of the update that made checkpoint i, as the gradient felt it; NaN where unknown."""
         j = self.update_at(i)
         rate = self.rate_last[j] if i else self.rate_first[j]
+        if self.uncertain[i]:
+            return float("nan")
         return float(rate if np.isfinite(rate) else self.rate_mean[j])
 
     def pieces(self, i: int) -> tuple[Floats, Floats, Floats]:
@@ -120,6 +129,12 @@ def course_of(schedule: Schedule, parameter_group: str, steps: tuple[int, ...]) 
     direct = schedule.step_unit == "optimizer steps"
     lengths = np.diff(np.array(steps, np.float64), prepend=np.nan)
     changes = np.array([False] + [bool(row and row["learning_rate_changes"]) for row in found])
+    bounds = np.array([column["learning_rate_last"]] * 2)
+    for i, row in enumerate(found, start=1):
+        ends = (row or {}).get("learning_rate_last_low"), (row or {}).get("learning_rate_last_high")
+        if None not in ends:
+            bounds[:, i] = ends
+    uncertain = bounds[1] - bounds[0] > KNOWN * bounds[1]
     per_step = 1.0 if direct else _updates_per_step(column, lengths, changes)
     lengths = lengths * per_step
 
@@ -134,8 +149,9 @@ def course_of(schedule: Schedule, parameter_group: str, steps: tuple[int, ...]) 
     mean, first, last = (damping * v for v in (sums / lengths, column["learning_rate_first"], rate_last))
     # λ in force: what the sums say wins over the coefficient
     lam = np.divide(decay, sums, out=slowed * column["weight_decay"], where=sums > 0)
-    once = [lam * column[f"learning_rate_{end}"] for end in ("first", "last")]
+    once = lam * column["learning_rate_first"], lam * rate_last
     decay_first, decay_last = (np.where(np.isnan(x), decay / lengths, x) for x in once)
+    decay_last = np.where(uncertain, np.nan, decay_last)
     if not rate_known:  # nothing but the decay is known: ηλ stands in for η
         mean = first = last = np.where(decay > 0, decay / lengths, np.nan)
     return Course(
@@ -149,6 +165,8 @@ def course_of(schedule: Schedule, parameter_group: str, steps: tuple[int, ...]) 
         rate_last=last,
         raw_first=column["learning_rate_first"],
         raw_last=rate_last,
+        raw_low=bounds[0],
+        raw_high=bounds[1],
         rate_known=rate_known,
         decay=decay,
         decay_low=column["sum_decay_low"] * slowed,
@@ -159,6 +177,7 @@ def course_of(schedule: Schedule, parameter_group: str, steps: tuple[int, ...]) 
         momentum=np.where(adam, column["beta1"], column["momentum"]),
         beta2=column["beta2"],
         changes=changes,
+        uncertain=uncertain,
         buffered=np.array(
             [False] + [bool(row) and saved_direction_was_update(row["optimizer"], row["nesterov"]) for row in found]
         ),
@@ -184,7 +203,7 @@ def parameter_group_of(group: Group, schedule: Schedule) -> str | None:
 
 def standing(group: Group) -> str:
     """How far theory may be taken for a group, in words; "" where it holds without reserve."""
-    if group.status not in ("invariant", "jointly invariant"):
+    if group.status not in INVARIANT:
         known = "not scale-invariant" if group.status == "not invariant" else "not known to be scale-invariant"
         return f"reference only: {known}"
     return "if invariant" if group.evidence == "guessed" else ""

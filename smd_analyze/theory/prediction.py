@@ -56,9 +56,14 @@ def predict(stats: Statistics, schedule: Schedule) -> pl.DataFrame:
                 _empty(group, stats.steps, "its members belong to different parameter groups: no common theory")
             )
             continue
+        series = stats.units(group.name)
+        moved = series.dd[np.isfinite(series.dd)]
+        if len(moved) and not moved.any():
+            parts.append(_empty(group, stats.steps, "the weights never move"))
+            continue
         if name not in outlooks:
             outlooks[name] = _outlook(course_of(schedule, name, stats.steps))
-        parts.append(_rows(group, stats.units(group.name), outlooks[name], stats.steps))
+        parts.append(_rows(group, series, outlooks[name], stats.steps))
     return pl.concat(parts) if parts else pl.DataFrame(schema=SCHEMA)
 
 
@@ -72,7 +77,7 @@ def _outlook(course: Course) -> Outlook:
         angle[i] = value
         words.append(word)
     halves, passed = np.full(count, np.nan), 0.0
-    for i in range(count):
+    for i in range(count if count > 1 else 0):
         passed += _half_lives(course, i) if i else 0.0
         halves[i] = passed
     return Outlook(course, maps, correction(course, maps[0], maps[1]), angle, halves, tuple(words))
@@ -90,6 +95,8 @@ def _equilibrium_angle(course: Course, i: int) -> tuple[float, str]:
         unknown = (
             "weight decay unknown" if np.isnan(course.weight_decay[j] + course.decay[j]) else "learning rate unknown"
         )
+        if course.uncertain[i]:
+            unknown = "learning rate of this update unknown: it changed somewhere since the checkpoint before"
         return np.nan, "learning rate 0: no equilibrium" if x == 0 else unknown
     a = float(course.momentum[j])
     words = law.source

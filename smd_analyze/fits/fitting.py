@@ -122,7 +122,7 @@ def _why_not(series: UnitSeries, r: Regime, count: int) -> tuple[str, str]:
     if not (series.vv[-1] > 0).any():
         return "no finite norm above 0", "see the column nonfinite of the statistics"
     if r.no_decay:
-        return "no decay: no equilibrium", "none: without weight decay the norm only grows"
+        return "no decay: no equilibrium", "none: without weight decay there is no balance to reach"
     return f"not identifiable: {count} checkpoints", MORE.format(index.FEWEST + 1, round(index.SPACING * r.smear))
 
 

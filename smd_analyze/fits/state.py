@@ -10,6 +10,7 @@ from smd_analyze.fits.fitting import APART, BELOW, INVARIANT, LAGGING, MOVING, S
 from smd_analyze.records.group import Group
 
 RELAXED = 3.0  # half-lives after which a norm that still moves is no longer said to relax
+PURE_DECAY = -1.0  # the equilibrium index where there is no gradient: nothing shrinks faster under SGD
 Fit = Mapping[str, Any]
 
 
@@ -22,11 +23,11 @@ def plus_minus(fit: Fit) -> str:
     return f"{fit['value']:.2f} ± {max(0.5 * (fit['high'] - fit['low']), 0.005):.2f}"
 
 
-def describe(group: Group, fits: Mapping[str, Fit], half_lives: float | None, growth: float | None) -> str:
+def describe(group: Group, fits: Mapping[str, Fit], half_lives: float | None, change: float | None) -> str:
     """At most about 60 characters.
 
-    `fits` maps quantity to the group's row; `half_lives` are those passed at the last checkpoint, `growth` the norm's
-    relative growth per 1000 steps over the last interval.
+    `fits` maps quantity to the group's row; `half_lives` are those passed at the last checkpoint, `change` the norm's
+    change over the run in per cent.
     """
     if group.status == "dead":
         return "dead: no gradient, the loss does not depend on it"
@@ -35,17 +36,18 @@ def describe(group: Group, fits: Mapping[str, Fit], half_lives: float | None, gr
     if group.status not in INVARIANT:
         return "scale invariance unknown"
     guess = " (if invariant)" if group.evidence == "guessed" else ""
-    return _claim(fits, half_lives, growth) + guess
+    return _claim(fits, half_lives, change) + guess
 
 
-def _claim(fits: Mapping[str, Fit], half_lives: float | None, growth: float | None) -> str:
+def _claim(fits: Mapping[str, Fit], half_lives: float | None, change: float | None) -> str:
     ei, since, ratio = fits["equilibrium_index"], fits["stationary_since"], fits["agreement"]
     outcome = ei["outcome"]
     if outcome.startswith("no decay"):
-        if growth is None:
+        if change is None:
             return "no decay: no equilibrium"
-        verb = "grows" if growth >= 0 else "shrinks"
-        return f"no decay: no equilibrium, norm {verb} {abs(growth):.2g} %/1000 steps"
+        return f"no decay: no equilibrium, norm {'grew' if change >= 0 else 'shrank'} {abs(change):.2g} % over the run"
+    if impossible(fits):
+        return f"norm falls faster than weight decay alone, EI = {plus_minus(ei)}"
     if since["value"] is not None:
         text = f"norm stationary since step {since['value']:.0f}"
         if ratio["outcome"] == AGREES:
@@ -70,6 +72,11 @@ def _claim(fits: Mapping[str, Fit], half_lives: float | None, growth: float | No
             return f"still relaxing: {half_lives:.1f} half-lives"
         return f"norm still moves, EI = {plus_minus(ei)}"
     return outcome
+
+
+def impossible(fits: Mapping[str, Fit]) -> bool:
+    """Whether the norm falls faster than weight decay alone could make it: learning rate or decay are not right."""
+    return fits["equilibrium_index"]["high"] is not None and fits["equilibrium_index"]["high"] < PURE_DECAY
 
 
 def settled(fits: Mapping[str, Fit]) -> bool:

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from smd_analyze.fits.fitting import INVARIANT, measured_rows, within
-from smd_analyze.fits.regime import Regime, names_of, regimes
-from smd_analyze.fits.state import describe, settled
+from smd_analyze.fits.regime import names_of
+from smd_analyze.fits.state import describe, impossible, settled
 from smd_analyze.fits.verdict import verdict
 from smd_analyze.records.group import Group, Groups
 from smd_analyze.records.schedule import Schedule
@@ -46,28 +46,27 @@ def summarise(
     by_group = {g: _by_quantity(fits, g) for g in fits["group"].unique()}
     norms = _last_norms(stats.table)
     grouped_angles, grouped_predictions = _rows_of(angular_updates), _rows_of(predictions)
-    courses = regimes(groups.groups, stats.steps, schedule)
     rows: list[Row] = []
-    trends: list[float] = []
+    changes: list[float] = []
     states: list[tuple[Group, Mapping[str, Row], Row]] = []
     for group in groups.groups:
         quantities = by_group.get(group.name)
         if quantities is None:
             continue
-        growth = _growth(norms.get(group.name, []), courses[group.name], schedule.step_unit)
-        trends += [] if growth is None else [growth]
+        change = _change(norms.get(group.name, []))
+        changes += [] if change is None else [change]
         row = _layer(
-            group, quantities, norms.get(group.name, []), growth, grouped_angles.get(group.name, []),
+            group, quantities, norms.get(group.name, []), change, grouped_angles.get(group.name, []),
             grouped_predictions.get(group.name, []), schedule,
         )  # fmt: skip
         rows.append(row)
         states.append((group, quantities, row))
     count = len(stats.steps if run_steps is None else run_steps)
-    return verdict(states, count, trends), pl.DataFrame(rows, schema=SCHEMA)
+    return verdict(states, count, changes), pl.DataFrame(rows, schema=SCHEMA)
 
 
 def _layer(
-    group: Group, fits: Mapping[str, Row], norms: list[tuple[int, float]], growth: float | None, angles: list[Row],
+    group: Group, fits: Mapping[str, Row], norms: list[tuple[int, float]], change: float | None, angles: list[Row],
     predicted: list[Row], schedule: Schedule,
 ) -> Row:  # fmt: skip
     since = fits["stationary_since"]["value"]
@@ -98,7 +97,7 @@ def _layer(
         if row["implied_low"] is not None:  # where theory's gap is larger than any scatter, rows have no interval
             _narrow(row, "implied", "equilibrium_index", lambda ei: max(0.0, 1 + ei) ** 0.5)
         _narrow(row, "measured", "ratio", lambda ratio: ratio)
-    row["state"] = describe(group, fits, row["half_lives"], growth)
+    row["state"] = describe(group, fits, row["half_lives"], change)
     row["advice"] = _advice(group, fits)
     return row
 
@@ -115,6 +114,8 @@ def _advice(group: Group, fits: Mapping[str, Row]) -> str:
     """The first thing to do about what could not be told, of the quantities that the state speaks of."""
     if group.status not in INVARIANT:
         return ""
+    if impossible(fits):
+        return "the norms contradict learning rate × weight decay: check both"
     wanted = ("equilibrium_index", "agreement") if not settled(fits) else ("agreement",)
     return next((fits[q]["advice"] for q in wanted if fits[q]["advice"]), "")
 
@@ -124,13 +125,9 @@ def _rms(values: list[float | None]) -> float | None:
     return float(np.sqrt(np.mean(np.square(known)))) if known and len(known) == len(values) else None
 
 
-def _growth(norms: list[tuple[int, float]], r: Regime, step_unit: str) -> float | None:
-    """Per cent by which the norm grows in 1000 optimizer steps, over the last interval; None if these are not known."""
-    if step_unit != "optimizer steps" and not (len(r.rate_sum) and np.isfinite(r.rate_sum[-1])):
-        return None
-    if len(norms) < 2 or [t for t, _ in norms[-2:]] != list(r.steps[-2:]) or r.updates[-1] <= 0:
-        return None
-    return 1e5 * float(np.log(norms[-1][1] / norms[-2][1])) / float(r.updates[-1])
+def _change(norms: list[tuple[int, float]]) -> float | None:
+    """Per cent by which the norm changed from the first checkpoint to the last that have it."""
+    return 100 * (norms[-1][1] / norms[0][1] - 1) if len(norms) > 1 else None
 
 
 def _by_quantity(fits: pl.DataFrame, group: str) -> dict[str, Row]:

@@ -15,11 +15,11 @@ Row = dict[str, Any]
 State = tuple[Group, Mapping[str, Row], Row]
 
 
-def verdict(states: Sequence[State], checkpoints: int, growth: Sequence[float]) -> str:
+def verdict(states: Sequence[State], checkpoints: int, changes: Sequence[float]) -> str:
     """Say how many scale-invariant weights are stationary, how many agree with theory, and what the rest do.
 
-    `states` are (group, its fits by quantity, its row of `layers`), `growth` the norms' growth in % per 1000 steps over
-    the last interval: all that is left to say where no weight is scale-invariant.
+    `states` are (group, its fits by quantity, its row of `layers`), `changes` the norms' changes over the run in %:
+    all that is left to say where no weight is scale-invariant.
     """
     if not states:
         return "Nothing was analysed: no weight with two dimensions or more was found."
@@ -31,7 +31,7 @@ def verdict(states: Sequence[State], checkpoints: int, growth: Sequence[float]) 
             if unknown
             else f"{_count(len(states), 'weight')} shown"
         )
-        return f"No scale-invariant weight found ({why}): {_trend(growth)}, theory is a reference only."
+        return f"No scale-invariant weight found ({why}): {_trend(changes)}, theory is a reference only."
     guessed = sum(g.evidence == "guessed" for g, _, _ in invariant)
     n, noun = len(invariant), _count(len(invariant), "scale-invariant weight")
     if guessed == n:
@@ -49,7 +49,7 @@ def verdict(states: Sequence[State], checkpoints: int, growth: Sequence[float]) 
     parts += _rest([s for s in invariant if not settled(s[1])])
     rates = [row["relaxation_rate_ratio"] for _, _, row in invariant if row.get("relaxation_rate_ratio") is not None]
     if rates:
-        parts.append(f"after the learning-rate change norms relaxed at {_range(rates)} of the predicted rate")
+        parts.append(f"relaxation after the learning-rate change at {_range(rates)} of the predicted rate")
     if 0 < guessed < n:
         parts.append(f"invariance is guessed for {guessed}")
     return "; ".join(parts) + "."
@@ -90,13 +90,13 @@ def _rest(moving: Sequence[State]) -> list[str]:
     return [f"{n} {words[what][n > 1]}" if what in words else f"of {n}: {what}" for what, n in counts.most_common()]
 
 
-def _trend(growth: Sequence[float]) -> str:
-    """How norms moved in the last interval."""
-    if not growth:
+def _trend(changes: Sequence[float]) -> str:
+    """How norms moved over the run."""
+    if not changes:
         return "norms and angles are shown"
-    low, high = f"{min(growth):+.2g}", f"{max(growth):+.2g}"
+    low, high = f"{min(changes):+.2g}", f"{max(changes):+.2g}"
     change = low if low == high else f"{low} to {high}"
-    return f"norms last changed by {change} % in 1000 steps"
+    return f"norms changed by {change} % over the run"
 
 
 def _count(n: int, noun: str) -> str:

@@ -20,7 +20,7 @@ SMALL, NARROW, WIDE = 76, 96, 150
 
 BASES = {"theory": "ᵗ", "extrapolated": "ˣ", "measured": "ᵐ", "stationary stretch": "ᵐ"}
 NUMBERS = re.compile(
-    r"(?:[,:] EI =| since step|:)? [-−]?\d[\d.e+−-]*(?: ± [\d.]+| to [-−]?[\d.]+)?(?: half-lives| %/1000 steps)?"
+    r"(?:[,:] EI =| since step|:)? [-−]?\d[\d.e+−-]*(?: ± [\d.]+| to [-−]?[\d.]+)?(?: half-lives| % over the run)?"
     r"|, EI = \?"
 )
 Row = Mapping[str, Any]

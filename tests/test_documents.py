@@ -1,6 +1,8 @@
 """Documents are tests: what README shows must run, and what the command line offers must be explained."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib as mpl
@@ -57,3 +59,14 @@ def test_no_link_of_readme_is_broken():
     local = [t for t in re.findall(r"\]\(([^)#]+)\)", README) if not t.startswith("http")]
     assert local
     assert not [target for target in local if not (ROOT / target).exists()]
+
+
+def test_the_table_of_readme_is_what_the_command_prints():
+    """Word for word but for the numbers, which may differ in their last digit from machine to machine."""
+    (shown,) = blocks("text")
+    model = ["--model", "sample_runs/make.py:resnet", "--inputs", "sample_runs/make.py:resnet_inputs"]
+    code = f"from smd_analyze.cli import main; main(['sample_runs/resnet_sgdm', '-q', *{model!r}])"
+    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    words = [set(re.findall(r"[^\W\d][^\s\d]*", text)) for text in (shown, printed)]
+    assert words[0] == words[1]
+    assert "layer2.conv1" in shown

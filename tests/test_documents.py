@@ -1,5 +1,6 @@
 """Documents are tests: what README shows must run, and what the command line offers must be explained."""
 
+import os
 import re
 import subprocess
 import sys
@@ -66,7 +67,8 @@ def test_the_table_of_readme_is_what_the_command_prints():
     (shown,) = blocks("text")
     model = ["--model", "sample_runs/make.py:resnet", "--inputs", "sample_runs/make.py:resnet_inputs"]
     code = f"from smd_analyze.cli import main; main(['sample_runs/resnet_sgdm', '-q', *{model!r}])"
-    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    words = [set(re.findall(r"[^\W\d][^\s\d]*", text)) for text in (shown, printed)]
+    wide = {**os.environ, "COLUMNS": "100"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=wide, capture_output=True, text=True, check=True)
+    words = [set(re.findall(r"[^\W\d][^\s\d]*", text)) for text in (shown, done.stdout)]
     assert words[0] == words[1]
     assert "layer2.conv1" in shown

@@ -23,6 +23,9 @@ HEADS = {
     "half_lives": "half-lives", "state": "state",
 }  # fmt: skip
 """Columns of `layers` that a notebook shows, and their heads."""
+INVARIANT = ("invariant", "jointly invariant")
+CLAIMS = ("level", "half_lives")
+"""Columns that say nothing of a weight that is not scale-invariant."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,10 @@ class Report:
     def _repr_html_(self) -> str:
         unit = self.provenance.get("step_unit", "step").removeprefix("optimizer ").removesuffix("s")
         heads = [head.replace("step", unit) for head in HEADS.values()]
-        rows = [tuple(display.number(row[name]) for name in HEADS) for row in self.layers.iter_rows(named=True)]
+        layers = sorted(self.layers.iter_rows(named=True), key=lambda row: row["status"] not in INVARIANT)
+        rows = [
+            tuple("" if n in CLAIMS and row["status"] not in INVARIANT else display.number(row[n]) for n in HEADS)
+            for row in layers
+        ]
         found = display.html_list(self.findings.select("severity", "where", "message").iter_rows())
         return display.html_head(self.verdict) + display.html_table(heads, rows) + found

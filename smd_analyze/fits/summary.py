@@ -21,11 +21,12 @@ TEXT = (
     "group", "role", "status", "evidence", "granularity", "parameter_group", "level_basis", "state", "advice",
 )  # fmt: skip
 COLUMNS = (
-    "group", "role", "status", "evidence", "granularity", "units", "numel", "parameter_group", "weight_norm", "level",
-    "level_basis", "implied", "implied_low", "implied_high", "measured", "measured_low", "measured_high",
-    "equilibrium", "ratio", "ratio_low", "ratio_high", "half_lives", "equilibrium_index", "equilibrium_index_low",
-    "equilibrium_index_high", "relaxation_rate", "relaxation_rate_low", "relaxation_rate_high", "relaxation_rate_ratio",
-    "relaxation_rate_ratio_low", "relaxation_rate_ratio_high", "effective_learning_rate", "state", "advice",
+    "group", "role", "status", "evidence", "granularity", "units", "numel", "parameter_group", "weight_norm",
+    "norm_change", "angle_from_first", "level", "level_basis", "implied", "implied_low", "implied_high", "measured",
+    "measured_low", "measured_high", "equilibrium", "ratio", "ratio_low", "ratio_high", "half_lives",
+    "equilibrium_index", "equilibrium_index_low", "equilibrium_index_high", "relaxation_rate",
+    "relaxation_rate_low", "relaxation_rate_high", "relaxation_rate_ratio", "relaxation_rate_ratio_low",
+    "relaxation_rate_ratio_high", "effective_learning_rate", "state", "advice",
 )  # fmt: skip
 SCHEMA: dict[str, Any] = {
     c: pl.String if c in TEXT else pl.Int64 if c in ("units", "numel") else pl.Float64 for c in COLUMNS
@@ -45,6 +46,7 @@ def summarise(
     """
     by_group = {g: _by_quantity(fits, g) for g in fits["group"].unique()}
     norms = _last_norms(stats.table)
+    turned = dict(stats.table.sort("step").group_by("group").agg(pl.col("angle_from_first").last()).iter_rows())
     grouped_angles, grouped_predictions = _rows_of(angular_updates), _rows_of(predictions)
     rows: list[Row] = []
     changes: list[float] = []
@@ -56,8 +58,8 @@ def summarise(
         change = _change(norms.get(group.name, []))
         changes += [] if change is None else [change]
         row = _layer(
-            group, quantities, norms.get(group.name, []), change, grouped_angles.get(group.name, []),
-            grouped_predictions.get(group.name, []), schedule,
+            group, quantities, norms.get(group.name, []), change, turned.get(group.name),
+            grouped_angles.get(group.name, []), grouped_predictions.get(group.name, []), schedule,
         )  # fmt: skip
         rows.append(row)
         states.append((group, quantities, row))
@@ -66,8 +68,8 @@ def summarise(
 
 
 def _layer(
-    group: Group, fits: Mapping[str, Row], norms: list[tuple[int, float]], change: float | None, angles: list[Row],
-    predicted: list[Row], schedule: Schedule,
+    group: Group, fits: Mapping[str, Row], norms: list[tuple[int, float]], change: float | None,
+    turned: float | None, angles: list[Row], predicted: list[Row], schedule: Schedule,
 ) -> Row:  # fmt: skip
     since = fits["stationary_since"]["value"]
     implied = within([a for a in angles if a["method"] == "norms" and a["angular_update"] is not None], since)
@@ -81,7 +83,7 @@ def _layer(
         "group": group.name, "role": group.role, "status": group.status, "evidence": group.evidence,
         "granularity": group.granularity, "units": group.units, "numel": group.numel,
         "parameter_group": ", ".join(names_of(group, schedule)), "weight_norm": norms[-1][1] if norms else None,
-        "level": level,
+        "norm_change": change, "angle_from_first": turned, "level": level,
         "level_basis": basis, "equilibrium": last.get("equilibrium_angular_update"),
         "half_lives": last.get("half_lives"),
         "effective_learning_rate": fits["effective_learning_rate"]["value"],

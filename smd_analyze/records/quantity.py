@@ -29,6 +29,7 @@ QUANTITIES: dict[str, Quantity] = dict(
     [
         _q("weight_norm", "‖w‖", "weight", "weight norm of the group: L2 norm of all its elements together"),
         _q("rms_weight", "‖w‖/√d", "weight", "root mean square of the group's elements"),
+        _q("norm_change", "Δ‖w‖", "%", "change of the weight norm from the first checkpoint to the last"),
         _q("angle", "θₖ", "rad", "angle between the weights of the previous checkpoint and of this one"),
         _q("angle_from_first", "θ₀ₖ", "rad", "angle between the weights of the first checkpoint and of this one"),
         _q("nonfinite", "", "1", "number of NaN or infinite elements"),

@@ -38,8 +38,13 @@ class Column:
 
 
 def columns(scale: float, unit: str, reference: bool, width: int) -> list[Column]:
-    """The numbers of each layer that `width` columns have room for. `reference`: the layers are not invariant."""
+    """The numbers of each layer that `width` columns have room for. `reference`: the layers are not invariant.
+
+    Without a `unit` there is no angular update to show, and what the weights did over the run stands instead.
+    """
     found = [Column("weight_norm", "‖w‖")]
+    if not unit:
+        return [*found, Column("norm_change", "change\n%", 1.0, 3), Column("angle_from_first", "turned\nrad", 1.0, 3)]
     if not reference and width >= NARROW:
         found.append(Column("level", "level\n‖w‖*"))
     equilibrium = "θ* refer.\n" if reference else "θ* equil.\n"

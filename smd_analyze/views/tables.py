@@ -46,7 +46,7 @@ def print_report(report: Report, console: Console, *, verbose: int = 0) -> None:
     invariant = [row for row in layers if row["status"] in ("invariant", "jointly invariant")]
     others = [row for row in layers if row["status"] not in ("invariant", "jointly invariant")]
     angles = [row[name] for row in layers for name in ("implied", "measured", "equilibrium")]
-    scale, unit = angle_scale(angles)
+    scale, unit = angle_scale(angles) if any(map(present, angles)) else (1.0, "")
     step = report.provenance.get("step_unit", "optimizer steps")
     if step not in ("optimizer steps", ""):
         unit = unit.replace("step", step.removesuffix("s"))
@@ -94,12 +94,14 @@ def _print_layers(
 
 
 def _legend(layers: Sequence[Row], invariant: Sequence[Row], every: bool) -> Iterable[str]:
-    if any(present(row[name]) for row in layers for name in ("implied", "measured", "equilibrium")):
+    if not any(present(row[name]) for row in layers for name in ("implied", "measured", "equilibrium")):
+        yield "change of the norm, and angle turned, from the first checkpoint to the last."
+    else:
         yield (
             "θ₁ angular update: implied by the norms (an identity), or measured (independent of them); "
             "θ* its value at equilibrium; over the stationary stretch, else at the last checkpoint; ± the wider side."
         )
-    if invariant:
+    if any(present(row["half_lives"]) for row in invariant):
         yield (
             "stationary: equilibrium index EI within ±0.1 (0 at equilibrium, −1 pure decay); agrees: within 10 %; "
             "half-lives of the norm's relaxation since the first checkpoint."

@@ -345,11 +345,12 @@ def _schema(numbers: str, words: str = "", integers: str = "", booleans: str = "
 
 
 _ORDER = (
-    "group", "role", "status", "evidence", "granularity", "units", "numel", "parameter_group", "weight_norm", "level",
-    "level_basis", "implied", "implied_low", "implied_high", "measured", "measured_low", "measured_high",
-    "equilibrium", "ratio", "ratio_low", "ratio_high", "half_lives", "equilibrium_index", "equilibrium_index_low",
-    "equilibrium_index_high", "relaxation_rate", "relaxation_rate_low", "relaxation_rate_high", "relaxation_rate_ratio",
-    "relaxation_rate_ratio_low", "relaxation_rate_ratio_high", "effective_learning_rate", "state", "advice",
+    "group", "role", "status", "evidence", "granularity", "units", "numel", "parameter_group", "weight_norm",
+    "norm_change", "angle_from_first", "level", "level_basis", "implied", "implied_low", "implied_high", "measured",
+    "measured_low", "measured_high", "equilibrium", "ratio", "ratio_low", "ratio_high", "half_lives",
+    "equilibrium_index", "equilibrium_index_low", "equilibrium_index_high", "relaxation_rate",
+    "relaxation_rate_low", "relaxation_rate_high", "relaxation_rate_ratio", "relaxation_rate_ratio_low",
+    "relaxation_rate_ratio_high", "effective_learning_rate", "state", "advice",
 )  # fmt: skip
 _WORDS = ["group", "role", "status", "evidence", "granularity", "parameter_group", "level_basis", "state", "advice"]
 LAYERS: dict[str, Any] = {

@@ -7,6 +7,7 @@ from smd_analyze.records.group import Group, Groups, Member
 from smd_analyze.records.schedule import Schedule
 from smd_analyze.records.statistics import Statistics, UnitSeries
 
+NORMS = {"group": pl.String, "step": pl.Int64, "weight_norm": pl.Float64, "angle_from_first": pl.Float64}
 SCALE = 0.05  # weight decay of the simulations
 
 
@@ -69,8 +70,8 @@ def statistics(steps, found):
     for g, vv in found.items():
         nan = np.full_like(vv, np.nan)
         series[g.name] = UnitSeries(g.name, np.array(steps), vv, nan, nan)
-        rows += [(g.name, t, float(np.sqrt(v.sum()))) for t, v in zip(steps, vv, strict=True)]
-    table = pl.DataFrame(rows, schema=["group", "step", "weight_norm"], orient="row")
+        rows += [(g.name, t, float(np.sqrt(v.sum())), 0.1) for t, v in zip(steps, vv, strict=True)]
+    table = pl.DataFrame(rows, schema=NORMS, orient="row")
     return Statistics(steps, tuple(found), table, series.__getitem__)
 
 

@@ -15,7 +15,7 @@ from smd_analyze.errors import SmdError
 from smd_analyze.loading.frameworks.base import STEPS, Fact
 from smd_analyze.loading.mixtures import MOST, separate
 from smd_analyze.loading.sources import FileId
-from smd_analyze.loading.tensors import Place, decoded, read_place
+from smd_analyze.loading.tensors import Place, decoded, read_tensor
 from smd_analyze.records.finding import Finding
 
 LABEL = re.compile(r"(^|[._\-/])(last|latest|best|final|recovery|current|resume|end)([._\-/]|$)", re.IGNORECASE)
@@ -138,7 +138,7 @@ def differs(a: Alike, b: Alike, name: str) -> bool:
 def read(one: Alike, name: str) -> np.ndarray:
     """The tensor's elements."""
     place = one.parameters[name]
-    return read_place(place, one.files[place.file])
+    return read_tensor(place, one.files)
 
 
 def probed(one: Alike) -> list[str]:
@@ -156,7 +156,8 @@ def unit_vector(one: Alike, name: str) -> np.ndarray:
         array = decoded(read(one, name), place.dtype)
     except (SmdError, OSError):
         return np.zeros(prod(place.shape))
-    flat = array.astype(np.float64).ravel() if array.dtype.kind == "f" else np.zeros(array.size)
+    with np.errstate(invalid="ignore"):  # a signalling NaN is one of a damaged file's
+        flat = array.astype(np.float64).ravel() if array.dtype.kind == "f" else np.zeros(array.size)
     with np.errstate(over="ignore", invalid="ignore"):
         norm = float(np.sqrt(np.square(flat).sum()))
     return flat / norm if 0 < norm < np.inf else np.zeros(flat.size)

@@ -11,14 +11,15 @@ from smd_analyze.errors import NothingToAnalyse, SmdError, UsageError
 from smd_analyze.loading.aliases import Alike, of_one_run, sort_out
 from smd_analyze.loading.folders import open_folder
 from smd_analyze.loading.formats.base import Document
-from smd_analyze.loading.formats.registry import open_document
+from smd_analyze.loading.formats.registry import check_library, open_document
 from smd_analyze.loading.frameworks.base import Fact
 from smd_analyze.loading.reading import Reading, read
 from smd_analyze.loading.sequences import Opened, consistent, pick_sequence, sequences_of
 from smd_analyze.loading.settings import logged_settings
 from smd_analyze.loading.sources import FileId, open_source
 from smd_analyze.loading.steps import Member, order
-from smd_analyze.loading.tensors import LazyTensors, Place, decoded, read_place
+from smd_analyze.loading.tensors import LazyTensors, Place, decoded, read_tensor
+from smd_analyze.loading.twins import with_twin
 from smd_analyze.loading.walk import Unit, find_units
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.run import Applies, Checkpoint, Run
@@ -133,10 +134,15 @@ def with_numbers(one: Opened) -> Opened:
 
 def open_unit(unit: Unit, previous: Mapping[str, tuple[Document, Reading]]) -> tuple[Document, list[Finding]]:
     """One file or folder as a document."""
+    if unit.form:
+        check_library(unit.path, unit.form)
+        before = previous.get(unit.form.name)
+        return unit.form.open(unit.path, unit.files, before[0] if before else None)
     if unit.folder:
         return open_folder(unit.path, unit.files, None)
     with open_source(unit.path) as source:
-        return open_document(source, {f: d for f, (d, _) in previous.items() if not d.folder}), []
+        document = open_document(source, {f: d for f, (d, _) in previous.items() if not d.folder})
+    return with_twin(document, unit.twin) if unit.twin else (document, [])
 
 
 def unread(unit: Unit, problem: Exception) -> Finding:
@@ -178,13 +184,13 @@ def alike(one: Opened) -> Alike:
 
 def scalar(place: Place, files: Sequence[FileId]) -> float | None:
     """The one number of a tensor, if it is a whole one."""
-    value = float(read_place(place, files[place.file]).reshape(-1)[0])
+    value = float(read_tensor(place, files).reshape(-1)[0])
     return value if value == value and abs(value) < 2**62 and value == int(value) else None
 
 
 def number_in(place: Place, files: Sequence[FileId]) -> float | None:
     """The one number of a tensor, as short as its type writes it (0.1 for float32's 0.10000000149)."""
-    value = float(str(decoded(read_place(place, files[place.file]), place.dtype).reshape(-1)[0]))
+    value = float(str(decoded(read_tensor(place, files), place.dtype).reshape(-1)[0]))
     return value if isfinite(value) else None
 
 

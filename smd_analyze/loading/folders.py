@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from smd_analyze.errors import DamagedFile, SmdError, UnsafeFile
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.formats.registry import open_document
-from smd_analyze.loading.inert_objects import Inert
 from smd_analyze.loading.sources import FileId, open_source
-from smd_analyze.loading.tensors import Place
-from smd_analyze.loading.trees import tensors
+from smd_analyze.loading.trees import moved, tensors
 from smd_analyze.records.finding import Finding
 
 STEMS = "model|pytorch_model|diffusion_pytorch_model|adapter_model"
@@ -101,39 +98,6 @@ def shards_of(path: str, files: Sequence[str]) -> tuple[list[str], dict[str, str
     if len(kind) != expected:
         raise DamagedFile(f"{path}: {len(kind)} of {expected} shards are there; copy the missing ones into the folder")
     return kind, {}
-
-
-def moved(node: Any, file: int) -> Any:
-    """The same tree with its places in file number `file`. Cyclic parts are kept as they are found once."""
-    return _moved(node, file, {}) if file else node
-
-
-def _moved(node: Any, file: int, seen: dict[int, Any]) -> Any:
-    kind = type(node)
-    if kind is Place:
-        return replace(node, file=file)
-    if kind not in (dict, list, tuple, Inert):
-        return node
-    if id(node) in seen:
-        return seen[id(node)]
-    if kind is tuple:
-        return tuple(_moved(v, file, seen) for v in node)
-    if kind is dict:
-        made: Any = {}
-        seen[id(node)] = made
-        made.update((k, _moved(v, file, seen)) for k, v in node.items())
-    elif kind is list:
-        made = []
-        seen[id(node)] = made
-        made.extend(_moved(v, file, seen) for v in node)
-    else:
-        made = Inert(node.name, node.args)
-        seen[id(node)] = made
-        made.args = _moved(node.args, file, seen)
-        made.state = _moved(node.state, file, seen)
-        made.items = _moved(node.items, file, seen)
-        made.sequence = _moved(node.sequence, file, seen)
-    return made
 
 
 def read_json(path: str) -> Any:

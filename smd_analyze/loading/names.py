@@ -12,7 +12,7 @@ from smd_analyze.loading.tensors import Place
 WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.")  # DDP, torch.compile, FSDP1
 AVERAGES = ("ema.", "ema_model.", "model_ema.", "ema_net.", "averaged_model.")
 BUFFERS = re.compile(
-    r"(^|\.)(running_(mean|var)|num_batches_tracked|position_ids|token_type_ids|inv_freq|masked_bias|relative_position_index"
+    r"(^|[./])(running_(mean|var)|moving_(mean|variance)|num_batches_tracked|position_ids|token_type_ids|inv_freq|masked_bias|relative_position_index"
     r"|relative_coords_table|attn_mask|causal_mask|rotary_emb\.\w*freqs?|anchor_points|weight_u|n_averaged|_extra_state)$"
 )
 CONV1D = re.compile(r"(^|\.)(c_attn|c_proj|c_fc|q_attn)\.weight$")  # transformers' Conv1D of GPT-2: (in, out)
@@ -80,7 +80,7 @@ def with_layouts(places: Mapping[str, Place], torch_like: bool = True) -> dict[s
 
 def is_torch_like(form: str, places: Mapping[str, Place]) -> bool:
     """Whether kernels can be (out, in, height, width): not in pickles of other libraries, nor in MLX' safetensors."""
-    if form == "pickle":
+    if form == "pickle" or form.startswith(("Keras", "TensorFlow")):
         return False
     kernels = [p.shape for p in places.values() if len(p.shape) == 4]
     last_in = any(s[1] == s[2] != s[3] for s in kernels) and not any(s[2] == s[3] != s[1] for s in kernels)
@@ -105,7 +105,7 @@ def tied(places: Mapping[str, Place]) -> dict[str, str]:
     first: dict[tuple[int, int, tuple[int, ...]], str] = {}
     out: dict[str, str] = {}
     for name, place in places.items():
-        if place.inline is None and place.nbytes:
+        if place.inline is None and place.pieces is None and place.nbytes:
             key = (place.file, place.start, place.shape)
             if key in first:
                 out[name] = first[key]

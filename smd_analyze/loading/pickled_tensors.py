@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from smd_analyze.errors import DamagedFile, UnsafeFile
 from smd_analyze.loading.dtypes import ITEMSIZE, STORAGES
 from smd_analyze.loading.inert_objects import Inert, Name, Persistent, Span, inert_call
@@ -163,6 +165,8 @@ def scalar(args: tuple[Any, ...]) -> Any:
     if name not in SCALARS or not isinstance(raw, bytes):
         return Inert("numpy scalar", args)
     try:
-        return struct.unpack((">" if big else "<") + SCALARS[name], raw)[0]
+        value = struct.unpack((">" if big else "<") + SCALARS[name], raw)[0]
     except struct.error:
         raise DamagedFile(f"a numpy scalar of type {name} with {len(raw)} bytes") from None
+    # as short as the type writes it: 0.1 for float32's 0.10000000149
+    return float(str(np.float32(value))) if name == "float32" else value

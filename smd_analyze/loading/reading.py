@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 from smd_analyze.errors import UsageError
 from smd_analyze.loading.formats.base import Document
-from smd_analyze.loading.frameworks.base import Fact, Parts
+from smd_analyze.loading.frameworks.base import Fact, Parts, Told
 from smd_analyze.loading.frameworks.registry import framework_of
 from smd_analyze.loading.names import clean_names, is_buffer, is_torch_like, split_averages, tied, with_layouts
-from smd_analyze.loading.optimizers import choose
+from smd_analyze.loading.optimizers import Chosen, choose
+from smd_analyze.loading.parameter_groups import Mapped
 from smd_analyze.loading.settings import read_settings
 from smd_analyze.loading.tensors import Place
 from smd_analyze.loading.trees import tensors
@@ -57,7 +58,9 @@ def read(document: Document, weights: str = "live") -> Reading:
         Finding("tied-parameter", "note", name, f"is the same tensor as {first}; it is analysed once, under that name")
         for name, first in twins.items()
     ]
-    torch_like = is_torch_like(document.format, parameters)
+    declared = tensors(parts.buffers, path)
+    buffers |= {n: p for n, p in declared.items() if n not in parameters}
+    torch_like = is_torch_like(document.format, parameters) if parts.torch_like is None else parts.torch_like
     parameters = with_layouts({n: p for n, p in parameters.items() if n not in twins}, torch_like)
     variants = {
         label: find_twins(found := tensors(node, path), parameters) or by_order(found, live, parts.ordered)
@@ -69,7 +72,7 @@ def read(document: Document, weights: str = "live") -> Reading:
     if parts.only:
         variants.setdefault(parts.only, parameters)
         findings.append(Finding(f"only-{parts.only}", "warning", path, f"holds only the {parts.only} copy of the weights: their norm and angle lag behind the live ones"))  # noqa: E501  # fmt: skip
-    chosen = choose(parts, parameters, path)
+    chosen = told(parts.told, parameters) if parts.told else choose(parts, parameters, path)
     mapped = chosen.mapped
     if mapped.groups:
         trained = {n for names in mapped.groups.values() for n in names}
@@ -85,6 +88,9 @@ def read(document: Document, weights: str = "live") -> Reading:
     if weights != "live":
         parameters = pick_variant(weights, variants, parameters, path)
     settings, unread = read_settings(parts, chosen.optimizers)
+    if parts.told:
+        settings, unread = (*settings, *parts.told.settings), {**unread, **parts.told.unread}
+        findings += parts.told.findings
     return Reading(
         framework.name,
         parameters,
@@ -99,6 +105,12 @@ def read(document: Document, weights: str = "live") -> Reading:
         (*findings, *mapped.findings),
         unread,
     )
+
+
+def told(found: Told, parameters: Mapping[str, Place]) -> Chosen:
+    """Groups and states as the framework tells them by name, as far as they are of the parameters."""
+    groups = {g: kept for g, names in found.groups.items() if (kept := tuple(n for n in names if n in parameters))}
+    return Chosen({}, Mapped(groups, {n: s for n, s in found.states.items() if n in parameters and s}))
 
 
 def named_tensors(parts: Parts, path: str) -> dict[str, Place]:

@@ -109,7 +109,7 @@ def optimizer_of(group: Mapping[str, Any], state: Mapping[str, Any]) -> str | No
             if "amsgrad" not in group:
                 return "RAdam"
             return "AdamW" if group["decoupled_weight_decay"] else "Adam"
-        return "Adam or AdamW" if "eps" in group else "Lion"
+        return "Adam or AdamW" if "eps" in group or "exp_avg_sq" in state else None
     if "alpha" in group and "momentum" in group:
         return "RMSprop"
     if "lr_decay" in group:

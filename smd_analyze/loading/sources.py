@@ -38,6 +38,7 @@ class Source:
     descriptor: int
     head: bytes = b""
     scratch: dict[str, Any] = field(default_factory=dict)
+    base: int = 0  # where byte 0 lies in the file, if this is a part of one
 
     @property
     def file(self) -> FileId:
@@ -52,13 +53,22 @@ class Source:
             )
         if stop <= len(self.head):
             return self.head[start:stop]
-        data = os.pread(self.descriptor, stop - start, start)
+        data = os.pread(self.descriptor, stop - start, self.base + start)
         while len(data) < stop - start:
-            more = os.pread(self.descriptor, stop - start - len(data), start + len(data))
+            more = os.pread(self.descriptor, stop - start - len(data), self.base + start + len(data))
             if not more:
                 raise changed(self.path)
             data += more
         return data
+
+
+def part_of(source: Source, start: int, nbytes: int) -> Source:
+    """`nbytes` bytes from `start` of an open file as a source of their own; places in it count from `start`."""
+    if type(start) is not int or type(nbytes) is not int or not 0 <= start <= start + nbytes <= source.size:
+        raise DamagedFile(f"{source.path}: needs {nbytes} bytes from {start}, but has {source.size}: it is truncated")
+    part = Source(source.path, nbytes, source.mtime_ns, source.descriptor, base=source.base + start)
+    part.head = os.pread(part.descriptor, min(HEAD, nbytes), part.base)
+    return part
 
 
 @contextmanager

@@ -5,10 +5,11 @@ A layout is parsed once and shared by all checkpoints that have it: places know 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +21,17 @@ from smd_analyze.records.run import Extent, LazyTensor
 MOST_REPEATED = 1 << 26  # bytes that a view may unfold to beyond its storage (an expanded tensor), against bombs
 
 
+Find = Callable[[FileId, "Place"], "Place"]
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """`start` is the byte of the first element; `strides` count elements, None means contiguous and row-major.
 
     `file` numbers the files of a checkpoint. `inline` holds the bytes of an array that lies raw in no file.
+    `pieces` make up a tensor that is cut: each is (where it begins, its Place); a beginning has an index per axis, or
+    a single one into the flattened tensor. `find(file, place)` gives the real Place when the tensor is read, for
+    tensors inside an archive within the file, from byte `start`, `within` bytes long.
     """
 
     shape: tuple[int, ...]
@@ -35,6 +42,9 @@ class Place:
     layout: str | None = None
     big_endian: bool = False
     inline: bytes | None = None
+    pieces: tuple[tuple[tuple[int, ...], Place], ...] | None = None
+    find: Find | None = None
+    within: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -111,6 +121,90 @@ def read_place(place: Place, file: FileId) -> np.ndarray:
     return flat.astype(kind.newbyteorder("="), copy=False).reshape(place.shape)
 
 
+def read_tensor(place: Place, files: Sequence[FileId]) -> np.ndarray:
+    """All elements of a tensor that lies in one of the files, or in pieces in several: one piece in memory at a time.
+
+    DamagedFile if the pieces overlap, leave the tensor or do not cover it.
+    """
+    if place.pieces is None:
+        file = files[place.file]
+        if place.find is None:
+            return read_place(place, file)
+        found = place.find(file, place)
+        if found.dtype != place.dtype or without_ones(found.shape) != without_ones(place.shape):
+            raise DamagedFile(
+                f"{file.path}: at byte {place.start} lies a tensor {found.dtype}{list(found.shape)}, "
+                f"the index says {place.dtype}{list(place.shape)}"
+            )
+        return read_place(found, file).reshape(place.shape)
+    out = np.empty(place.shape, np.dtype(NUMPY[place.dtype]))
+    flat = out.reshape(-1)
+    done = 0
+    for begin, piece in place.pieces:
+        if piece.dtype != place.dtype:
+            raise DamagedFile(f"{files[piece.file].path}: a piece of a {place.dtype} tensor is {piece.dtype}")
+        read = read_tensor(piece, files)
+        if len(begin) == 1 and len(place.shape) != 1:
+            read, target = read.reshape(-1), flat
+        else:
+            target = out
+        part = tuple(slice(b, b + n) for b, n in zip(begin, read.shape, strict=True))
+        target[part] = read
+        done += read.size
+    if done != out.size:
+        raise DamagedFile(f"{files[place.file].path}: pieces hold {done} of the {out.size} elements of a tensor")
+    return out
+
+
+def without_ones(shape: Sequence[int]) -> list[int]:
+    """The axes that are longer than one."""
+    return [n for n in shape if n != 1]
+
+
+def joined(shape: Sequence[int], dtype: str, pieces: Sequence[tuple[tuple[int, ...], Place]], what: str) -> Place:
+    """A tensor made of pieces. DamagedFile unless they lie inside it, apart from each other, and cover it."""
+    shape = tuple(shape)
+    if not all(type(n) is int and n >= 0 for n in shape):
+        raise DamagedFile(f"{what}: a tensor of shape {shape} cannot be")
+    boxes: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    flat = len(shape) != 1 and all(len(begin) == 1 for begin, _ in pieces)
+    for begin, piece in pieces:
+        frame, size = ((prod(shape),), (prod(piece.shape),)) if flat else (shape, piece.shape)
+        if not (len(begin) == len(size) == len(frame) and all(type(b) is int for b in begin)):
+            raise DamagedFile(f"{what}: a piece at {begin} of shape {piece.shape} does not fit the shape {shape}")
+        if not all(b >= 0 and b + n <= whole for b, n, whole in zip(begin, size, frame, strict=True)):
+            raise DamagedFile(f"{what}: a piece at {begin} of shape {piece.shape} leaves the shape {shape}")
+        boxes.append((tuple(begin), size))
+    held = sum(prod(size) for _, size in boxes)
+    if held != prod(shape):
+        raise DamagedFile(
+            f"{what}: pieces hold {held} of the {prod(shape)} elements: a part is missing or stands twice"
+        )
+    if overlap(boxes):
+        raise DamagedFile(f"{what}: pieces of the tensor overlap")
+    if len(pieces) == 1 and (piece := pieces[0][1]).pieces is None and piece.strides is None:
+        return replace(piece, shape=shape)
+    return Place(shape, dtype, 0, file=pieces[0][1].file if pieces else 0, pieces=tuple(pieces))
+
+
+def overlap(boxes: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> bool:
+    """Two boxes (begin, size) have an element in common. Sorted along the first axis, so that usual cuts are quick."""
+    full = sorted(b for b in boxes if prod(b[1]))
+    for i, (begin, size) in enumerate(full):
+        for other, extent in full[i + 1 :]:
+            if begin and other[0] >= begin[0] + size[0]:
+                break
+            if all(a < b + n and b < a + m for a, b, m, n in zip(begin, other, size, extent, strict=True)):
+                return True
+    return False
+
+
+def renumbered(place: Place, number: Callable[[int], int]) -> Place:
+    """The same place, its files numbered anew."""
+    pieces = place.pieces and tuple((begin, renumbered(piece, number)) for begin, piece in place.pieces)
+    return replace(place, file=number(place.file), pieces=pieces)
+
+
 def decoded(array: np.ndarray, dtype: str) -> np.ndarray:
     """bfloat16, which numpy does not know, as float32; everything else as it is."""
     return (array.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else array
@@ -118,10 +212,11 @@ def decoded(array: np.ndarray, dtype: str) -> np.ndarray:
 
 def lazy_tensor(place: Place, files: Sequence[FileId]) -> LazyTensor:
     """The record of one tensor; its bytes stay where they are."""
-    file = files[place.file]
-    raw = place.strides is None and place.inline is None and not place.big_endian
-    extent = Extent(file.path, place.start, place.nbytes) if raw else None
-    return LazyTensor(place.shape, place.dtype, partial(read_place, place, file), place.layout, extent)
+    whole = place.pieces is None and place.find is None
+    raw = whole and place.strides is None and place.inline is None and not place.big_endian
+    extent = Extent(files[place.file].path, place.start, place.nbytes) if raw else None
+    read: partial[Any] = partial(read_place, place, files[place.file]) if whole else partial(read_tensor, place, files)
+    return LazyTensor(place.shape, place.dtype, read, place.layout, extent)
 
 
 class LazyTensors(Mapping[str, LazyTensor]):

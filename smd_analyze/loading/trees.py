@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from smd_analyze.errors import UnsafeFile
 from smd_analyze.loading.inert_objects import Inert
-from smd_analyze.loading.tensors import Place
+from smd_analyze.loading.tensors import Place, renumbered
 
 MOST_NODES = 300_000
 DEEPEST = 60
@@ -47,6 +47,22 @@ def get(node: Any, path: str) -> Any:
         if node is None:
             return None
     return plain(node)
+
+
+def nested(flat: Mapping[str, Any], mark: str = "/") -> dict[str, Any]:
+    """Names with slashes as dicts within dicts; flat as it was where a name is also the beginning of another."""
+    out: dict[str, Any] = {}
+    for name, value in flat.items():
+        *path, leaf = name.split(mark)
+        node = out
+        for part in path:
+            node = node.setdefault(part, {})
+            if type(node) is not dict:
+                return dict(flat)
+        if leaf in node:
+            return dict(flat)
+        node[leaf] = value
+    return out
 
 
 def tensors(node: Any, what: str = "checkpoint") -> dict[str, Place]:
@@ -108,6 +124,39 @@ class _Walk:
                 if part == "_parameters" and "ConvTranspose" in name and len(place.shape) > 2:
                     place = replace(place, layout="IO" + "DHW"[5 - len(place.shape) :])
                 yield title, place
+
+
+def moved(node: Any, file: int) -> Any:
+    """The same tree with its places in file number `file`. Cyclic parts are kept as they are found once."""
+    return _moved(node, file, {}) if file else node
+
+
+def _moved(node: Any, file: int, seen: dict[int, Any]) -> Any:
+    kind = type(node)
+    if kind is Place:
+        return renumbered(node, lambda number: number + file)
+    if kind not in (dict, list, tuple, Inert):
+        return node
+    if id(node) in seen:
+        return seen[id(node)]
+    if kind is tuple:
+        return tuple(_moved(v, file, seen) for v in node)
+    if kind is dict:
+        made: Any = {}
+        seen[id(node)] = made
+        made.update((k, _moved(v, file, seen)) for k, v in node.items())
+    elif kind is list:
+        made = []
+        seen[id(node)] = made
+        made.extend(_moved(v, file, seen) for v in node)
+    else:
+        made = Inert(node.name, node.args)
+        seen[id(node)] = made
+        made.args = _moved(node.args, file, seen)
+        made.state = _moved(node.state, file, seen)
+        made.items = _moved(node.items, file, seen)
+        made.sequence = _moved(node.sequence, file, seen)
+    return made
 
 
 _BRANCHES = frozenset({Place, dict, list, tuple, Inert})

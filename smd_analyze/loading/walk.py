@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smd_analyze.loading.folders import is_checkpoint_folder
+from smd_analyze.loading.formats.base import FolderFormat
+from smd_analyze.loading.formats.registry import folder_format_of
+from smd_analyze.loading.formats.tensor_bundle import is_part
+from smd_analyze.loading.twins import twin_of
 from smd_analyze.records.finding import Finding
 
 BESIDE = re.compile(
     r"\.(json|ya?ml|toml|csv|tsv|txt|log|out|err|py|pyc|sh|md|rst|ipynb|png|jpe?g|svg|gif|pdf|lock|html|xml|ini|cfg|patch|diff|gin"
-    r"|pbtxt|pb|proto|jinja|pdopt|pdstates)$|^(events\.out\.tfevents|\.|checkpoint$|latest$|last_checkpoint$|latest_checkpointed|"
+    r"|pbtxt|pb|proto|jinja|pdopt|pdstates|states|solverstate|prototxt|onnx[._]data)$|^(events\.out\.tfevents|\.|checkpoint$|latest$|last_checkpoint$|latest_checkpointed|"
     r"README|LICENSE|commit_success)",
     re.IGNORECASE,
 )
@@ -23,22 +27,26 @@ TWIN = re.compile(
     re.IGNORECASE,
 )
 FOLDERS: tuple[tuple[str, str, str], ...] = (
-    (r"\.metadata", "a torch.distributed (DCP) checkpoint", "Convert it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER OUT.pt"),  # noqa: E501
     (r".*\.distcp", "a torch.distributed checkpoint without its .metadata (unfinished?)", "Wait until the save is complete, or remove the folder."),  # noqa: E501
     (r"_CHECKPOINT_METADATA|_METADATA|manifest\.ocdbt", "an Orbax checkpoint", "This format is not read yet; save the parameters as safetensors."),  # noqa: E501
-    (r"saved_model\.pb", "a TensorFlow SavedModel", "This format is not read yet; save the weights as safetensors."),
-    (r".*zero_pp_rank_.*model_states\.pt", "a DeepSpeed ZeRO-3 checkpoint: its weights are cut into ranks", "Join them with DeepSpeed's zero_to_fp32.py."),  # noqa: E501
+    (r".*zero_pp_rank_.*model_states\.pt", "a DeepSpeed ZeRO-3 checkpoint without its ranks' optim_states.pt, or with a model that is cut as well", "Copy the whole folder, or join the parts with DeepSpeed's zero_to_fp32.py."),  # noqa: E501
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One candidate: `name` is relative to the run's folder; `files` are the folder's files if it is a folder."""
+    """One candidate: `name` is relative to the run's folder; `files` are the folder's files if it is a folder.
+
+    `form` is the format of a folder that is one checkpoint, None for Hugging Face's. `twin` is the path of the
+    file that holds the optimizer's state of a file's weights.
+    """
 
     path: str
     name: str
     files: tuple[str, ...] = ()
     link: str = ""
+    form: FolderFormat | None = None
+    twin: str = ""
 
     @property
     def folder(self) -> bool:
@@ -64,8 +72,12 @@ def find_units(root: str) -> tuple[list[Unit], list[Finding]]:
         below[:] = sorted(sound(folder, below, findings))
         files = sorted(sound(folder, files, findings))
         inside = os.path.relpath(folder, root)
+        form, claimed = folder_format_of(folder, files, below)
         known = known_folder(files, below)
-        if known:
+        if form:
+            units.append(Unit(folder, inside if inside != "." else Path(root).resolve().name, claimed, form=form))
+            below[:] = []
+        elif known:
             findings.append(Finding("format-not-read", "warning", folder, f"is {known[0]}", known[1]))
             below[:] = []
         elif is_checkpoint_folder(files) and is_one(files):
@@ -75,7 +87,8 @@ def find_units(root: str) -> tuple[list[Unit], list[Finding]]:
             units += loose_files(folder, "" if inside == "." else inside + "/", files)
             partitions = sum(name.endswith("optim_states.pt") for name in files)
             parts += partitions
-            beside += sum(is_optimizer(name) for name in files) - partitions
+            taken = {twin_of(name, files) for name in files}
+            beside += sum(is_optimizer(name) for name in files if name not in taken) - partitions
     if parts:
         words = (
             f"{parts} DeepSpeed optimizer partitions (ZeRO) are not read: learning rate and decay in them stay unknown"
@@ -122,28 +135,25 @@ def known_folder(files: list[str], below: list[str]) -> tuple[str, str] | None:
     for pattern, words, remedy in FOLDERS:
         if any(re.fullmatch(pattern, name) for name in files):
             return words, remedy
-    ranks = [b for b in below if re.fullmatch(r"mp_rank_\d+", b)]
+    ranks = [b for b in below if re.fullmatch(r"mp_rank_\d+(_\d+)?", b)]
     if len(ranks) > 1:
         return f"a Megatron checkpoint cut into {len(ranks)} ranks", "Join the ranks with Megatron's checkpoint tools."
-    if files and all(f.endswith(".npy") for f in files):
-        return (
-            "a folder of NumPy arrays",
-            "This layout is not read yet; save the arrays of a step as one safetensors file.",
-        )
     return None
 
 
 def loose_files(folder: str, inside: str, files: list[str]) -> list[Unit]:
     """Files that may be checkpoints by themselves; what only lies beside one is passed over."""
     out: list[Unit] = []
+    taken = {twin_of(name, files) for name in files}
     for name in files:
-        if BESIDE.search(name) or TWIN.search(name):
+        if BESIDE.search(name) or TWIN.search(name) or name in taken or is_part(name, files):
             continue
         path = f"{folder}/{name}"
         link = os.path.realpath(path) if Path(path).is_symlink() else ""
         if link and not is_regular(link):
             continue
-        out.append(Unit(path, inside + name, link=link))
+        twin = twin_of(name, files)
+        out.append(Unit(path, inside + name, link=link, twin=twin and f"{folder}/{twin}"))
     return out
 
 

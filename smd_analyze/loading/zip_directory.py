@@ -103,6 +103,11 @@ def data_start(source: Source, name: str, member: Member) -> int:
         raise UnsafeFile(
             f"{source.path}: refused: member {name} is compressed or encrypted; torch.save stores tensors as they are"
         )
+    return member_start(source, name, member)
+
+
+def member_start(source: Source, name: str, member: Member) -> int:
+    """First byte of a member, packed or not. DamagedFile if it leaves the file."""
     header = source.read(member.header, min(member.header + 30, source.size))
     if header[:4] != b"PK\x03\x04" or len(header) < 30:
         raise DamagedFile(f"{source.path}: no member begins where the directory says that {name} does")

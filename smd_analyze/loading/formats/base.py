@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from smd_analyze.loading.sources import FileId, Source
+from smd_analyze.records.finding import Finding
 
 
 @dataclass(frozen=True)
@@ -38,3 +39,23 @@ class Format:
     matches: Callable[[Source], bool]
     open: Callable[[Source, Document | None], Document]
     requires: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FolderFormat:
+    """One way in which a folder is one checkpoint.
+
+    `claims(path, files, below)` gets the names of the files and folders in it and returns the files (relative to
+    `path`) that make the checkpoint up, or () if it is none of this kind; it reads nothing but names.
+    `open(path, files, previous)` names the tensors, as in Format; findings tell what beside the weights is missing.
+    """
+
+    name: str
+    claims: Callable[[str, Sequence[str], Sequence[str]], tuple[str, ...]]
+    open: Callable[[str, Sequence[str], Document | None], tuple[Document, list[Finding]]]
+    requires: tuple[str, ...] = ()
+
+
+def shared(tree: Any, previous: Document | None) -> Any:
+    """The previous document's own tree if this one equals it, so that all checkpoints of a run share one."""
+    return previous.tree if previous is not None and previous.tree == tree else tree

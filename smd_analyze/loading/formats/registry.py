@@ -2,18 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 
 from smd_analyze.errors import AmbiguousFormat, MissingLibrary, UnknownFormat
-from smd_analyze.loading.formats import pickles, safetensors, torch_legacy, torch_zip
-from smd_analyze.loading.formats.base import Document, Format
+from smd_analyze.loading.formats import (
+    caffe,
+    deepspeed,
+    equinox,
+    gguf,
+    hdf5,
+    keras_archive,
+    megatron_legacy,
+    mindspore,
+    msgpack,
+    mxnet,
+    npy_folder,
+    npz,
+    onnx,
+    pickles,
+    safetensors,
+    tensor_bundle,
+    torch_distributed,
+    torch_export,
+    torch_legacy,
+    torch_zip,
+)
+from smd_analyze.loading.formats.base import Document, FolderFormat, Format
 from smd_analyze.loading.formats.kinds import describe
 from smd_analyze.loading.sources import Source
 
-FORMATS: tuple[Format, ...] = (safetensors.FORMAT, torch_zip.FORMAT, torch_legacy.FORMAT, pickles.FORMAT)
+FORMATS: tuple[Format, ...] = (
+    safetensors.FORMAT,
+    hdf5.FORMAT,
+    keras_archive.FORMAT,
+    tensor_bundle.FORMAT,
+    torch_zip.FORMAT,
+    torch_export.FORMAT,
+    torch_legacy.FORMAT,
+    pickles.FORMAT,
+    npz.FORMAT,
+    msgpack.FORMAT,
+    mindspore.FORMAT,
+    mxnet.FORMAT,
+    onnx.FORMAT,
+    gguf.FORMAT,
+    equinox.FORMAT,
+    caffe.FORMAT,
+)
+FOLDER_FORMATS: tuple[FolderFormat, ...] = (
+    torch_distributed.FORMAT,
+    deepspeed.FORMAT,
+    megatron_legacy.FORMAT,
+    npy_folder.FORMAT,
+)
 
 
 @cache
@@ -36,7 +80,23 @@ def format_of(source: Source) -> Format:
 def open_document(source: Source, previous: Mapping[str, Document] | None = None) -> Document:
     """The file as a Document; the `previous` one of its format is used again where the layout is the same."""
     form = format_of(source)
+    check_library(source.path, form)
+    return form.open(source, (previous or {}).get(form.name))
+
+
+def folder_format_of(
+    path: str, files: Sequence[str], below: Sequence[str]
+) -> tuple[FolderFormat | None, tuple[str, ...]]:
+    """The first format that says the folder is one checkpoint of its kind, and the files it consists of."""
+    for form in FOLDER_FORMATS:
+        claimed = form.claims(path, files, below)
+        if claimed:
+            return form, claimed
+    return None, ()
+
+
+def check_library(path: str, form: Format | FolderFormat) -> None:
+    """MissingLibrary with the pip line if a library that reading needs is not there."""
     missing = [name for name in form.requires if find_spec(name) is None]
     if missing:
-        raise MissingLibrary(f"{source.path}: {form.name} files need {missing[0]}: pip install {' '.join(missing)}")
-    return form.open(source, (previous or {}).get(form.name))
+        raise MissingLibrary(f"{path}: {form.name} files need {missing[0]}: pip install {' '.join(missing)}")

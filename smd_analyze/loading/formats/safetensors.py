@@ -45,7 +45,7 @@ def open_document(source: Source, previous: Document | None) -> Document:
 def read_entry(name: str, entry: Any, start: int, source: Source) -> Any:
     """The Place of one tensor; metadata as it is; an Inert for element types that are not read here."""
     if name == "__metadata__":
-        return entry or {}
+        return {"format": "mlx"} if entry is None else entry  # MLX writes null, nobody else does
     first, stop = entry["data_offsets"]
     if not (type(first) is int and type(stop) is int and 0 <= first <= stop and start + stop <= source.size):
         raise DamagedFile(f"{source.path}: tensor {name} lies at bytes {first} to {stop}, outside the file: truncated?")

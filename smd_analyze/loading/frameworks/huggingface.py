@@ -20,8 +20,8 @@ from smd_analyze.loading.trees import as_dict, get, plain
 
 
 def matches(document: Document) -> bool:
-    """A folder that is one checkpoint."""
-    return document.folder
+    """A folder as `folders.py` opens it."""
+    return document.folder and {"weights", "ordered"} <= document.tree.keys()
 
 
 def read_parts(document: Document) -> Parts:

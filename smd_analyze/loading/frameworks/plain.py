@@ -25,7 +25,7 @@ STEP_KEYS = (
     "global_step", "global_steps", "iteration", "iter_num", "num_updates", "step", "steps", "it", "iter", "n_iter",
     "meta.iter", "train_state.step", "optimizer_history.-1.num_updates", "state.timestamp.Timestamp.batch",
     "trainer_state.global_step", "trainer.global_step", "trainer.step", "step_num", "total_steps",
-    "__metadata__.step", "__metadata__.global_step",
+    "__metadata__.step", "__metadata__.global_step", "__step__",
 )  # fmt: skip
 EPOCH_KEYS = ("epoch", "epoch_num", "meta.epoch", "extra_state.train_iterator.epoch", "epochs", "__metadata__.epoch")
 CONFIGS = ("args", "config", "cfg", "hyper_parameters", "hparams", "train_args", "train_config", "ds_config", "opt")

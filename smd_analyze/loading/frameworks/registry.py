@@ -7,10 +7,49 @@ from importlib.metadata import entry_points
 
 from smd_analyze.errors import AmbiguousFormat
 from smd_analyze.loading.formats.base import Document
-from smd_analyze.loading.frameworks import huggingface, lightning, plain, ultralytics
+from smd_analyze.loading.frameworks import (
+    caffe,
+    chainer,
+    deepspeed,
+    equinox,
+    flax,
+    gguf,
+    huggingface,
+    keras,
+    lightning,
+    megatron,
+    mindspore,
+    mlx,
+    mxnet,
+    onnx,
+    paddle,
+    plain,
+    tensorflow,
+    torch_distributed,
+    ultralytics,
+)
 from smd_analyze.loading.frameworks.base import Framework
 
-FRAMEWORKS: tuple[Framework, ...] = (huggingface.FRAMEWORK, lightning.FRAMEWORK, ultralytics.FRAMEWORK)
+FRAMEWORKS: tuple[Framework, ...] = (
+    huggingface.FRAMEWORK,
+    keras.FRAMEWORK,
+    tensorflow.FRAMEWORK,
+    lightning.FRAMEWORK,
+    ultralytics.FRAMEWORK,
+    torch_distributed.FRAMEWORK,
+    deepspeed.FRAMEWORK,
+    megatron.FRAMEWORK,
+    flax.FRAMEWORK,
+    mlx.FRAMEWORK,
+    chainer.FRAMEWORK,
+    paddle.FRAMEWORK,
+    mindspore.FRAMEWORK,
+    mxnet.FRAMEWORK,
+    onnx.FRAMEWORK,
+    equinox.FRAMEWORK,
+    gguf.FRAMEWORK,
+    caffe.FRAMEWORK,
+)
 
 
 @cache

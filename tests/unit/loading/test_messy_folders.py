@@ -118,11 +118,7 @@ def test_a_label_that_cannot_be_read_leaves_the_run_alone(folder: Path, monkeypa
 @pytest.mark.parametrize(
     ("name", "head", "words"),
     [
-        ("checkpoint_10", b"\x84\xa4step\xc7\x0e", "msgpack"),
-        ("net.ckpt", b"\x0a\x80\x02\x0a\x0bconv.weight\x12\xf0", "MindSpore"),
         ("inference.pdiparams", b"\x00\x00\x00\x00\x01", "Paddle"),
-        ("net.caffemodel", b"\x0a\x04net1\xa2\x06\xff", "Caffe"),
-        ("net.onnx", b"\x08\x07\xff", "ONNX"),
     ],
 )
 def test_formats_that_are_not_read_are_called_by_name(tmp_path: Path, name: str, head: bytes, words: str) -> None:

@@ -20,9 +20,7 @@ ZIPS: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 
 
-NAMES: tuple[tuple[str, str], ...] = (
-    (".pdiparams", "a Paddle inference file" + NOT_YET),
-)
+NAMES: tuple[tuple[str, str], ...] = ((".pdiparams", "a Paddle inference file" + NOT_YET),)
 
 
 def describe(source: Source) -> str:

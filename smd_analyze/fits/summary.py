@@ -114,6 +114,8 @@ def _narrow(row: Row, name: str, by: str, law: Callable[[float], float]) -> None
 
 def _advice(group: Group, fits: Mapping[str, Row]) -> str:
     """The first thing to do about what could not be told, of the quantities that the state speaks of."""
+    if group.status == "unknown":
+        return "the model's graph would tell whether it is scale-invariant: give --model"
     if group.status not in INVARIANT:
         return ""
     if impossible(fits):

@@ -38,6 +38,11 @@ def norm_verdicts(modules: Sequence[Module], ordered: bool) -> Iterator[Verdict]
         pair = finder.norm_after(index)
         if pair is not None:
             yield from _verdicts(module, pair)
+        elif reason := finder.shared_with_next(index):
+            axis = output_axis(module.weight)
+            units = module.weight.shape[axis]
+            kind = role(module.weight_name, module.weight)
+            yield Verdict(module.weight_name, kind, "unknown", reason, "guessed", "", axis, units=units)
 
 
 class _Finder:
@@ -149,6 +154,21 @@ class _Finder:
         if not norm.statistics and (weight is None or len(weight.shape) == 2):
             return _Pair(norm, "a residual sum or an activation may stand between it and the norm")
         return _Pair(norm, "" if after else "names and sizes do not tell whether the norm comes before or after it")
+
+    def shared_with_next(self, index: int) -> str:
+        """Why nothing can be said of a matrix whose successor, of the same output size, has a batch norm of its own.
+
+        A list of layers hides which of the two the norm follows, or whether it follows their sum.
+        """
+        if not self.ordered or index + 1 >= len(self.modules):
+            return ""
+        module, following = self.modules[index], self.modules[index + 1]
+        if following.weight is None or following.parent != module.parent or _out(following) != _out(module):
+            return ""
+        pair = self.norm_after(index + 1)
+        if pair is None or not pair.norm.statistics or pair.norm.norm_size != _out(module):
+            return ""
+        return f"{pair.norm.path} follows it or {following.path}, or their sum: a list of layers does not tell"
 
     def _branch(self, index: int) -> str:
         """Doubt where the matrix before this one has no norm of its own: both may be branches of one sum."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 FACTORS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 STEP_WORDS = r"global[_-]?step|steps?|iter(?:ation)?s?|it|ba|batch(?:es)?|updates?"
@@ -32,6 +33,7 @@ class Number:
     value: int
 
 
+@lru_cache(maxsize=1 << 16)  # names are asked for again by every question about their sequence
 def numbers(name: str) -> tuple[Number, ...]:
     """The candidates in a path relative to the run's folder, from left to right."""
     return tuple(located(name).values())

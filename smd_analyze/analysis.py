@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from smd_analyze import __version__, tabulate
-from smd_analyze.errors import NothingToAnalyse, UsageError
+from smd_analyze.errors import DamagedFile, NothingToAnalyse, UsageError
 from smd_analyze.fits import fitting, summary
 from smd_analyze.invariance import grouping
 from smd_analyze.loading import discovery
@@ -125,11 +125,11 @@ def analyze(
             why = "loosen --include and --exclude" if include or exclude else "vectors are analysed with --include '*'"
             raise NothingToAnalyse(f"{path}: there is no floating-point weight matrix to analyse; {why}")
         schedule = resolve_schedule(found, settings=settings)  # before the pass: a wrong option should not cost it
-        stats = measured_before(output, found, groups) or measure(
+        stats = measured_before(output, found, groups, weights) or measure(
             found, groups, device, progress=lambda done, what: tell(0.1 + 0.75 * done, what)
         )
         tell(0.85, "comparing with theory")
-        report = conclude(found, groups, stats, schedule)
+        report = conclude(found, groups, stats, schedule, weights)
         if output is not None:
             tell(0.95, "writing the report")
             save(report, output)
@@ -137,15 +137,20 @@ def analyze(
     return report
 
 
-def measured_before(output: str | Path | None, run: Run, groups: Groups) -> Statistics | None:
-    """The statistics that the report at `output` holds, if this version made them of the same files and groups."""
+def measured_before(output: str | Path | None, run: Run, groups: Groups, weights: str) -> Statistics | None:
+    """The statistics that the report at `output` holds, if this version made them of the same weights and groups."""
     if output is None or not hdf5.is_report(output):
         return None
-    before = load(output)
+    try:
+        before = load(output)
+    except DamagedFile:  # nothing is lost: it is about to be written anew
+        return None
     same = (
         before.provenance.get("version") == __version__
+        and before.provenance.get("weights") == weights
         and before.checkpoints.equals(tabulate.checkpoints(run))
         and before.settings.equals(tabulate.settings(run))
+        and before.parameters.equals(tabulate.parameters(groups))
         and before.groups.equals(tabulate.groups(groups))
     )
     if not same:
@@ -169,8 +174,11 @@ def telling(progress: bool | Progress) -> Iterator[Progress]:
         yield progress or (lambda _done, _what: None)
 
 
-def conclude(run: Run, groups: Groups, stats: Statistics, schedule: Schedule) -> Report:
-    """What follows from the statistics: angles, predictions, fits and the table that a person reads."""
+def conclude(run: Run, groups: Groups, stats: Statistics, schedule: Schedule, weights: str = "live") -> Report:
+    """What follows from the statistics: angles, predictions, fits and the table that a person reads.
+
+    `weights` names the copy of the weights that `run` was loaded with.
+    """
     angular = angles.angular_updates(stats, schedule)
     predicted = prediction.predict(stats, schedule)
     fitted = fitting.fit(stats, schedule, angular, predicted)
@@ -203,6 +211,7 @@ def conclude(run: Run, groups: Groups, stats: Statistics, schedule: Schedule) ->
             "path": run.path,
             "framework": last.framework,
             "device": stats.device,
+            "weights": weights,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "step_unit": schedule.step_unit,
             "ordered_by": run.ordered_by,

@@ -2,8 +2,10 @@
 
 import os
 
+import h5py
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 import smd_analyze as smd
@@ -49,6 +51,29 @@ def test_a_changed_file_is_read_again(run, passes, tmp_path):
     os.utime(last, ns=(1, 1))
     assert not smd.analyze(run, output=out).statistics.equals(first.statistics)
     assert len(passes) == 2
+
+
+def test_another_copy_of_the_weights_is_measured(passes, tmp_path):
+    folder, out = tmp_path / "run", tmp_path / "r.h5"
+    folder.mkdir()
+    for step in (100, 200, 300):
+        live = torch.full((8, 4, 3, 3), float(step))
+        states = {"model": {"layer.conv1.weight": live}, "ema": {"layer.conv1.weight": live / 7}}
+        torch.save({**states, "step": step}, folder / f"step_{step}.pt")
+    live = smd.analyze(folder, output=out).statistics["weight_norm"]
+    ema = smd.analyze(folder, output=out, weights="ema").statistics["weight_norm"]
+    assert len(passes) == 2
+    assert np.allclose(ema * 7, live)
+
+
+def test_a_damaged_report_is_made_anew(run, passes, tmp_path):
+    out = tmp_path / "r.h5"
+    smd.analyze(run, output=out)
+    with h5py.File(out, "a") as file:
+        del file["statistics"]
+    assert smd.analyze(run, output=out).statistics.height == 3
+    assert len(passes) == 2
+    assert smd.load(out).statistics.height == 3
 
 
 def test_a_file_that_is_no_report_is_not_overwritten(run, tmp_path):

@@ -86,7 +86,7 @@ def sort_out(
         spread = angles.spread(near)
         nearest = min(angles.between(m, other) for m in near)
         if nearest > max(FAR, min(3 * spread, VERY_FAR), 1.2 * spread):
-            words = f"lies {np.degrees(nearest):.0f} degrees from the nearest checkpoint: another run, left out"
+            words = f"one of its weights lies {np.degrees(nearest):.0f} degrees from the sequence: another run, left out"
             findings.append(Finding("stray-file", "warning", where, words, "Analyse it by itself."))
         elif has_own_step(other, of_members):
             kept.append(one)
@@ -95,7 +95,7 @@ def sort_out(
         else:
             words = "has the sequence's tensors but is none of its steps: left out"
             findings.append(
-                Finding("stray-file", "note", where, words, "If it belongs there, give it the sequence's name pattern.")
+                Finding("stray-file", "note", where, words, "If it belongs there, rename it like the others.")
             )
     return kept, aliases, findings
 

@@ -25,7 +25,7 @@ POLARS = {str: pl.String, int: pl.Int64, float: pl.Float64, bool: pl.Boolean}
 REMEDY = {
     "learning_rate": "--lr, or --settings run.toml with learning_rate or a [schedule] table",
     "weight_decay": "--weight-decay, or --settings run.toml",
-    "optimizer": "--optimizer sgd|sgdw|adam|adamw|lion|muon, or --settings run.toml",
+    "optimizer": "--optimizer sgd|sgdw|adam|adamw, or --settings run.toml",
     "momentum": "--momentum, or --settings run.toml",
 }
 NEEDED_FOR = {

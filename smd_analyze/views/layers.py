@@ -18,7 +18,7 @@ SCREEN = 30
 SMALL, NARROW, WIDE = 76, 96, 150
 """Columns of a terminal below which intervals are left out, below which fewer, and from which on more numbers stand."""
 
-BASES = {"theory": "ᵗ", "extrapolated": "ˣ", "measured": "ᵐ", "stationary stretch": "ᵐ"}
+BASES = {"theory": "ᵗ", "extrapolated": "ˣ", "measured": "ᵐ"}
 NUMBERS = re.compile(
     r"(?:[,:] EI =| since step|:)? [-−]?\d[\d.e+−-]*(?: ± [\d.]+| to [-−]?[\d.]+)?(?: half-lives| % over the run)?"
     r"|, EI = \?"

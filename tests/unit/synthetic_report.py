@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from smd_analyze.fits.summary import SCHEMA as LAYERS
 from smd_analyze.records.report import Report
 from smd_analyze.records.statistics import UnitSeries
 
@@ -344,18 +345,6 @@ def _schema(numbers: str, words: str = "", integers: str = "", booleans: str = "
     return {name: dtype for names, dtype in kinds for name in names.split()}
 
 
-_ORDER = (
-    "group", "role", "status", "evidence", "granularity", "units", "numel", "parameter_group", "weight_norm",
-    "norm_change", "angle_from_first", "level", "level_basis", "implied", "implied_low", "implied_high", "measured",
-    "measured_low", "measured_high", "equilibrium", "ratio", "ratio_low", "ratio_high", "half_lives",
-    "equilibrium_index", "equilibrium_index_low", "equilibrium_index_high", "relaxation_rate",
-    "relaxation_rate_low", "relaxation_rate_high", "relaxation_rate_ratio", "relaxation_rate_ratio_low",
-    "relaxation_rate_ratio_high", "effective_learning_rate", "state", "advice",
-)  # fmt: skip
-_WORDS = ["group", "role", "status", "evidence", "granularity", "parameter_group", "level_basis", "state", "advice"]
-LAYERS: dict[str, Any] = {
-    name: pl.String if name in _WORDS else pl.Int64 if name in ("units", "numel") else pl.Float64 for name in _ORDER
-}
 SETTINGS = {
     name: pl.Int64 if name == "step" else pl.Float64 if name == "value" else pl.String
     for name in ["step", "parameter_group", "name", "value", "text", "kind", "source", "applies"]

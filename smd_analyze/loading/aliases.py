@@ -86,7 +86,8 @@ def sort_out(
         spread = angles.spread(near)
         nearest = min(angles.between(m, other) for m in near)
         if nearest > max(FAR, min(3 * spread, VERY_FAR), 1.2 * spread):
-            words = f"one of its weights lies {np.degrees(nearest):.0f} degrees from the sequence: another run, left out"
+            apart = f"{np.degrees(nearest):.0f} degrees"
+            words = f"one of its weights lies {apart} from the sequence: another run, left out"
             findings.append(Finding("stray-file", "warning", where, words, "Analyse it by itself."))
         elif has_own_step(other, of_members):
             kept.append(one)

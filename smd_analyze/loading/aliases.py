@@ -166,6 +166,8 @@ def unit_vector(one: Alike, name: str) -> np.ndarray:
 
 def of_one_run(ordered: Sequence[Alike]) -> tuple[list[int], list[Finding]]:
     """Indices of the checkpoints of the main run, and a finding if others are mixed with it."""
+    if len(ordered) < 3:  # nothing can lie between others: no tensor is read
+        return list(range(len(ordered))), []
     names = probed(ordered[0])
     shapes = [ordered[0].parameters[n].shape for n in names]
     same = [[o.parameters[n].shape for n in names if n in o.parameters] == shapes for o in ordered]

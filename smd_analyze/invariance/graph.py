@@ -16,6 +16,7 @@ from smd_analyze.invariance.matching import match_names
 from smd_analyze.invariance.modules import role, split
 from smd_analyze.invariance.reading import Part, Reading, read, read_best
 from smd_analyze.invariance.rules import RULES
+from smd_analyze.invariance.sources.base import Built
 from smd_analyze.invariance.specs import label, load_inputs, load_model
 from smd_analyze.invariance.tracing import Graph, module_of, trace
 from smd_analyze.invariance.verdicts import Verdict
@@ -47,24 +48,33 @@ def graph_verdicts(
 
     Tensors that the model does not have keep their `guessed` verdict, with a finding.
     """
-    network, name = load_model(model), label(model)
-    graph = _traced(network, inputs, name)
+    return built_verdicts(Built(load_model(model), label(model)), inputs, tensors, guessed)
+
+
+def built_verdicts(
+    built: Built, inputs: Any, tensors: Mapping[str, LazyTensor], guessed: Sequence[Verdict]
+) -> tuple[list[Verdict], str, list[Finding]]:
+    """The same for a model that is there; `inputs` win over those that were built with it."""
+    graph = _traced(built.network, inputs if inputs is not None else built.inputs, built.label)
     proved, findings = analyse(graph)
-    matched, unmatched = match_names(graph, tensors, name)
+    matched, unmatched = match_names(graph, tensors, built.label, built.names or {}, built.transposed or {})
+    orders = built.transposed or {}
     verdicts: list[Verdict] = []
     for parameter in tensors:
         own = matched.get(parameter)
         if own is None:
             verdicts += [v for v in guessed if v.parameter == parameter]
         else:
-            verdicts += [_renamed(v, parameter, matched) for v in proved[graph.aliases[own]]]
+            found = [_renamed(v, parameter, matched) for v in proved[graph.aliases[own]]]
+            order = orders.get(own)
+            verdicts += [replace(v, axis=order[v.axis]) for v in found] if order else found
     read_output = "" if graph.outputs_read in ("output", "") else f", {graph.outputs_read} as the output"
-    return verdicts, f"graph of {name}{read_output}", [*unmatched, *findings]
+    return verdicts, f"graph of {built.label}{read_output}", [*built.findings, *unmatched, *findings]
 
 
 def _traced(network: Any, inputs: Any, name: str) -> Graph:
     if inputs is not None:
-        args, kwargs = load_inputs(inputs)
+        args, kwargs = inputs if _is_pair(inputs) else load_inputs(inputs)
         return trace(network, args, kwargs, name)
     error: UsageError | None = None
     for args, kwargs in candidates(network):
@@ -75,6 +85,13 @@ def _traced(network: Any, inputs: Any, name: str) -> Graph:
     if error is None:
         raise UsageError(f"{name}: no example inputs can be guessed from the model; give them with --inputs")
     raise UsageError(f"{name}: none of the guessed example inputs fits; give them with --inputs (last try: {error})")
+
+
+def _is_pair(inputs: Any) -> bool:
+    """Inputs as a graph source gives them: (positional, keyword)."""
+    return (
+        isinstance(inputs, tuple) and len(inputs) == 2 and isinstance(inputs[0], tuple) and isinstance(inputs[1], dict)
+    )
 
 
 def _renamed(verdict: Verdict, parameter: str, matched: Mapping[str, str]) -> Verdict:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from smd_analyze.errors import NothingToAnalyse
+from smd_analyze.errors import NothingToAnalyse, SmdError
 from smd_analyze.invariance.naming import name_verdicts
+from smd_analyze.invariance.sources.registry import build, known
 from smd_analyze.invariance.tables import groups_of
+from smd_analyze.invariance.verdicts import Verdict
+from smd_analyze.records.finding import Finding
 from smd_analyze.records.group import Groups
-from smd_analyze.records.run import LazyTensor, Run
+from smd_analyze.records.run import GraphHint, LazyTensor, Run
 
 
 def find_groups(
@@ -26,7 +29,8 @@ def find_groups(
     Args:
         run: the checkpoints; only names, shapes and layouts are looked at, no tensor is read.
         model: an nn.Module, a factory called without arguments that returns one, or where to find either, as
-            "package.module:callable" or "file.py:callable". None: judge by names and shapes (evidence "guessed").
+            "package.module:callable" or "file.py:callable". None: from a description of the model that lies with the
+            checkpoints (`run.graphs`), else by names and shapes (evidence "guessed").
         inputs: the model's example inputs: a tuple of tensors, one tensor, a factory of these, or where to find it.
             None: guessed from the model's first layer or its `config`.
         include: globs on parameter names; empty means all. Only here can gains and biases become groups.
@@ -39,12 +43,38 @@ def find_groups(
     tensors = parameters_of(run)
     buffers = {name: t for c in run.checkpoints for name, t in c.buffers.items()}
     guessed = name_verdicts(tensors, buffers)
-    if model is None:
-        return groups_of(guessed, tensors, run.parameter_groups, "names and shapes", include, exclude)
-    from smd_analyze.invariance.graph import graph_verdicts  # imports torch
+    verdicts, source, findings = guessed, "names and shapes", []
+    if model is not None:
+        from smd_analyze.invariance.graph import graph_verdicts  # imports torch
 
-    verdicts, source, findings = graph_verdicts(model, inputs, tensors, guessed)
+        verdicts, source, findings = graph_verdicts(model, inputs, tensors, guessed)
+    elif run.graphs:
+        verdicts, source, findings = _described(run.graphs, inputs, {**tensors, **buffers}, tensors, guessed)
     return groups_of(verdicts, tensors, run.parameter_groups, source, include, exclude, findings)
+
+
+def _described(
+    hints: Sequence[GraphHint],
+    inputs: Any,
+    everything: Mapping[str, LazyTensor],
+    tensors: Mapping[str, LazyTensor],
+    guessed: list[Verdict],
+) -> tuple[list[Verdict], str, list[Finding]]:
+    """From the first description with the checkpoints that yields a model of theirs; else guessed, and why."""
+    findings: list[Finding] = []
+    for source, hint in known(hints):
+        try:
+            built = build(source, hint, everything)
+            from smd_analyze.invariance.graph import built_verdicts  # imports torch
+
+            verdicts, label, found = built_verdicts(built, inputs, tensors, guessed)
+        except SmdError as problem:
+            words = str(problem).removeprefix(f"{hint.source}: ")
+            remedy = "Scale invariance is guessed from names and shapes."
+            findings.append(Finding("graph-not-used", "note", hint.source, words, remedy))
+            continue
+        return verdicts, label, [*findings, *found]
+    return guessed, "names and shapes", findings
 
 
 def parameters_of(run: Run) -> dict[str, LazyTensor]:

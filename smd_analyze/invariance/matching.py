@@ -13,19 +13,27 @@ from smd_analyze.records.run import LazyTensor
 SHOWN = 3
 
 
-def match_names(graph: Graph, tensors: Mapping[str, LazyTensor], label: str) -> tuple[dict[str, str], list[Finding]]:
+def match_names(
+    graph: Graph,
+    tensors: Mapping[str, LazyTensor],
+    label: str,
+    told: Mapping[str, str] = {},
+    orders: Mapping[str, tuple[int, ...]] = {},
+) -> tuple[dict[str, str], list[Finding]]:
     """Run's name → model's name, by the one prefix, added or dropped, that fits most; and what does not fit.
 
+    `told` names are matched as told. `orders`: model's parameter → axes of the run's tensor in the model's order.
     Raises UsageError if no parameter has both name and shape of the model's.
     """
     added, dropped = _prefix(tensors, graph.shapes), _prefix(graph.shapes, tensors)
-    best: dict[str, str] = {}
+    best = {name: own for name, own in told.items() if name in tensors and own in graph.shapes}
     for more, less in (("", ""), (added, ""), ("", dropped)):
         tried = {name: less + name.removeprefix(more) for name in tensors if name.startswith(more)}
         tried = {name: own for name, own in tried.items() if own in graph.shapes}
         if len(tried) > len(best):
             best = tried
-    reshaped = {n: own for n, own in best.items() if tensors[n].shape != graph.shapes[own]}
+    held = {n: _ordered(tensors[n].shape, orders.get(own)) for n, own in best.items()}
+    reshaped = {n: own for n, own in best.items() if held[n] != graph.shapes[own]}
     matched = {n: own for n, own in best.items() if n not in reshaped}
     if not matched:
         raise UsageError(
@@ -53,6 +61,11 @@ def match_names(graph: Graph, tensors: Mapping[str, LazyTensor], label: str) -> 
             _finding("not-in-run", absent, f"{len(absent)} parameters of {label} are not in the run: {_some(absent)}")
         )
     return matched, findings
+
+
+def _ordered(shape: tuple[int, ...], order: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The shape with its axes in the model's order."""
+    return tuple(shape[i] for i in order) if order and sorted(order) == list(range(len(shape))) else shape
 
 
 def _finding(code: str, names: Iterable[str], message: str) -> Finding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from smd_analyze.records import display
 from smd_analyze.records.finding import Finding
@@ -50,7 +50,7 @@ class LazyTensor:
         return tensor if tensor.dtype == dtype else tensor.view(dtype)
 
 
-Kind = Literal["in force", "configured", "inferred"]
+Kind = Literal["in force", "configured", "inferred", "logged"]
 Applies = Literal["next update", "last update", "whole run"]
 
 
@@ -71,6 +71,38 @@ class Setting:
     kind: Kind
     source: str
     applies: Applies = "whole run"
+
+
+@dataclass(frozen=True)
+class GraphHint:
+    """A description of the model that lies in or beside the checkpoints. Nothing in it is ever executed.
+
+    `kind` is one of "huggingface config", "keras config", "exported program", "onnx", "module tree", "torchscript".
+    `read()` gives it as plain data (dicts, lists, numbers, text); SmdError if it cannot be read.
+    """
+
+    kind: str
+    source: str
+    read: Callable[[], Any] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Log:
+    """A hyperparameter as the trainer logged it: `values[i]` at `at[i]`, in the run's own step unit, ascending.
+
+    `label` is the log's name for the series ("lr-AdamW/pg1"). `width` 0: the value of one update, which `applies` names
+    (None: not known whether at[i] counts updates made or is the next one's number). Else the value of an epoch, which
+    ends at at[i] and is `width` long; `mean` tells whether it is the epoch's mean.
+    """
+
+    name: str
+    label: str
+    at: tuple[float, ...]
+    values: tuple[float, ...]
+    source: str
+    applies: Applies | None = None
+    width: float = 0.0
+    mean: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,7 +138,8 @@ class Run:
     `ordered_by` is the one source of order of the whole sequence, in words; `step_unit` says what `step` counts:
     "optimizer steps" where that is known, else "epochs", "saves", …
     `parameter_groups` maps a parameter group's name to its parameters, as far as the files allow.
-    `aliases` maps a label ("last", "best") to the file it stands for.
+    `aliases` maps a label ("last", "best") to the file it stands for. `logs` are hyperparameters that were logged.
+    `graphs` are descriptions of the model that lie with the latest checkpoint that has any.
     """
 
     path: str
@@ -116,6 +149,8 @@ class Run:
     findings: tuple[Finding, ...] = ()
     parameter_groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    graphs: tuple[GraphHint, ...] = ()
+    logs: tuple[Log, ...] = ()
 
     def __repr__(self) -> str:
         if not self.checkpoints:

@@ -19,7 +19,7 @@ from smd_analyze import __version__, tabulate
 from smd_analyze.errors import DamagedFile, NothingToAnalyse, UsageError
 from smd_analyze.fits import fitting, summary
 from smd_analyze.invariance import grouping
-from smd_analyze.loading import discovery
+from smd_analyze.loading import discovery, remote_blocks
 from smd_analyze.records.group import Group, Groups
 from smd_analyze.records.report import Report
 from smd_analyze.records.run import Run
@@ -59,7 +59,8 @@ def measure(
     """
     chosen = tuple(groups.groups if isinstance(groups, Groups) else groups)
     place = store if store is not None else open_store(None)
-    return streaming.measure(run, chosen, place, device=device, workers=workers, progress=progress)
+    far = remote_blocks.FarFiles()
+    return streaming.measure(run, chosen, place, device=device, workers=workers, progress=progress, far=far)
 
 
 def fit(stats: Statistics, schedule: Schedule) -> pl.DataFrame:
@@ -91,6 +92,8 @@ def analyze(
     weights: str = "live",
     steps: str | None = None,
     steps_per_epoch: float | None = None,
+    order: str = "auto",
+    step_pattern: str | None = None,
 ) -> Report:
     """Analyse a folder of checkpoints: has each scale-invariant weight reached the balance that theory predicts?
 
@@ -109,6 +112,9 @@ def analyze(
         weights: "live", "ema" or "master".
         steps: "A:B", the steps to analyse, both ends included.
         steps_per_epoch: optimizer steps in an epoch, for runs that know only epochs.
+        order: what orders the checkpoints: "auto", or "inside", "optimizer", "scheduler", "name", "epoch", "batches",
+            "time".
+        step_pattern: regular expression on the paths whose group is the step (or, if called so, the epoch).
 
     Raises: SmdError and its kinds, each saying what to do next.
     """
@@ -118,7 +124,10 @@ def analyze(
         if hdf5.is_report(path):
             raise UsageError(f"{path}: is a report, not a checkpoint: read it with smd_analyze.load({str(path)!r})")
         tell(0.0, "finding checkpoints")
-        found = load_run(path, run=run, weights=weights, steps=steps, steps_per_epoch=steps_per_epoch)
+        found = load_run(
+            path, run=run, weights=weights, steps=steps, steps_per_epoch=steps_per_epoch, order=order,
+            step_pattern=step_pattern,
+        )  # fmt: skip
         tell(0.05, "finding scale-invariant weights")
         groups = find_groups(found, model, inputs, include=include, exclude=exclude)
         if not groups.groups:

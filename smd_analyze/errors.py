@@ -31,6 +31,10 @@ class CannotWrite(SmdError):
     """An output could not be written."""
 
 
+class Unreachable(SmdError):
+    """The place where a file lies does not give it: no connection, no answer, or not in a way that can be used."""
+
+
 class UsageError(SmdError):
     """The call itself must be changed: contradictory options, a model that cannot be imported, a missing extra."""
 

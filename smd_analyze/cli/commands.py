@@ -43,6 +43,8 @@ def analyze(
     exclude: o.Exclude = None,
     steps: o.Steps = None,
     steps_per_epoch: o.StepsPerEpoch = None,
+    order: o.Order = "auto",
+    step_pattern: o.StepPattern = None,
     settings: o.SettingsFile = None,
     optimizer: o.Optimizer = None,
     lr: o.Lr = None,
@@ -82,6 +84,7 @@ def analyze(
     report = analysis.analyze(
         ckpts, model, inputs, merged(settings, said), include or (), exclude or (), device, output,
         progress=not (quiet or as_json), run=run_name, weights=weights, steps=steps, steps_per_epoch=steps_per_epoch,
+        order=order, step_pattern=step_pattern,
     )  # fmt: skip
     if plots is not None:
         from smd_analyze.views.plots import save_all
@@ -112,6 +115,8 @@ def ls(
     weights: o.Weights = "live",
     steps: o.Steps = None,
     steps_per_epoch: o.StepsPerEpoch = None,
+    order: o.Order = "auto",
+    step_pattern: o.StepPattern = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -120,7 +125,10 @@ def ls(
     from smd_analyze import analysis, tabulate
     from smd_analyze.views import tables
 
-    run = analysis.load_run(ckpts, run=run_name, weights=weights, steps=steps, steps_per_epoch=steps_per_epoch)
+    run = analysis.load_run(
+        ckpts, run=run_name, weights=weights, steps=steps, steps_per_epoch=steps_per_epoch, order=order,
+        step_pattern=step_pattern,
+    )  # fmt: skip
     if as_json:
         from smd_analyze.views.json import rows
 
@@ -145,6 +153,8 @@ def groups(
     exclude: o.Exclude = None,
     run_name: o.RunName = None,
     weights: o.Weights = "live",
+    order: o.Order = "auto",
+    step_pattern: o.StepPattern = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -153,7 +163,7 @@ def groups(
     from smd_analyze import analysis, tabulate
     from smd_analyze.views import tables
 
-    run = analysis.load_run(ckpts, run=run_name, weights=weights)
+    run = analysis.load_run(ckpts, run=run_name, weights=weights, order=order, step_pattern=step_pattern)
     found = analysis.find_groups(run, model, inputs, include=include or (), exclude=exclude or ())
     if as_json:
         from smd_analyze.views.json import rows

@@ -8,7 +8,7 @@ import typer
 FILES, OUT = "Which files and weights", "Output"
 HYPER = "Hyperparameters of every parameter group (what you say wins over the files)"
 
-Ckpts = Annotated[str, typer.Argument(metavar="CKPTS", help="Folder (or file) of checkpoints.", show_default=False)]
+Ckpts = Annotated[str, typer.Argument(metavar="CKPTS", help="Folder, file or URL of checkpoints.", show_default=False)]
 Model = Annotated[
     str | None,
     typer.Option(
@@ -33,6 +33,25 @@ RunName = Annotated[
 ]
 Steps = Annotated[
     str | None, typer.Option(metavar="A:B", help="Only these steps, both ends included.", rich_help_panel=FILES)
+]
+Order = Annotated[
+    str,
+    typer.Option(
+        metavar="SOURCE",
+        help="What orders the checkpoints: auto, or only inside (a step in the file), optimizer (its count of updates),"
+        " scheduler (its count), name (a number in the path), epoch (in the file), batches (counted by BatchNorm),"
+        " time (of modification).",
+        rich_help_panel=FILES,
+    ),
+]
+StepPattern = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGEX",
+        help=r"Where the step stands in the paths: 'step_(\d+)', or 'ep(?P<epoch>\d+)' for epochs; 50k is 50000."
+        " Files without it are left out.",
+        rich_help_panel=FILES,
+    ),
 ]
 StepsPerEpoch = Annotated[
     float | None,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from smd_analyze.errors import NothingToAnalyse, SmdError
+from smd_analyze.invariance.folding import as_saved, folded
 from smd_analyze.invariance.naming import name_verdicts
 from smd_analyze.invariance.sources.registry import build, known
 from smd_analyze.invariance.tables import groups_of
@@ -50,6 +51,11 @@ def find_groups(
         verdicts, source, findings = graph_verdicts(model, inputs, tensors, guessed)
     elif run.graphs:
         verdicts, source, findings = _described(run.graphs, inputs, {**tensors, **buffers}, tensors, guessed)
+    seen = {name: folded(t) for name, t in tensors.items()}
+    if verdicts is guessed and any(seen[n] is not t for n, t in tensors.items()):
+        guessed = name_verdicts(seen, buffers)
+        made = groups_of(guessed, seen, run.parameter_groups, source, include, exclude, findings)
+        return as_saved(made, tensors, seen)
     return groups_of(verdicts, tensors, run.parameter_groups, source, include, exclude, findings)
 
 

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
 
 from smd_analyze.errors import SmdError
-from smd_analyze.loading.frameworks.base import STEPS, Fact
-from smd_analyze.loading.mixtures import MOST, separate
+from smd_analyze.loading import listing
+from smd_analyze.loading.frameworks.base import EPOCHS, STEPS
+from smd_analyze.loading.probing import Alike, Angles, probed, read
 from smd_analyze.loading.sources import FileId
-from smd_analyze.loading.tensors import Place, decoded, read_tensor
 from smd_analyze.records.finding import Finding
 
 LABEL = re.compile(r"(^|[._\-/])(last|latest|best|final|recovery|current|resume|end)([._\-/]|$)", re.IGNORECASE)
-PROBES = 3  # tensors by which the angle between two files is judged
-LARGEST_PROBE = 1 << 18  # bytes
-LARGEST_READ = 1 << 24  # bytes of a probe that is read from every checkpoint
-ENOUGH = 4096  # elements
 LARGEST_COMPARED = 1 << 28  # bytes that are compared to be sure that two files hold the same
 FAR, VERY_FAR = 0.5, 1.2  # rad from the nearest checkpoint beyond which a file is suspected to be of another run
 MOST_NEIGHBOURS = 12
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Alike:
-    """What tells whether two checkpoints are the same, or at least of one run."""
-
-    name: str
-    path: str
-    link: str
-    files: tuple[FileId, ...]
-    parameters: Mapping[str, Place]
-    facts: tuple[Fact, ...]
 
 
 def is_label(name: str) -> bool:
@@ -91,7 +72,7 @@ def sort_out(
             findings.append(Finding("stray-file", "warning", where, words, "Analyse it by itself."))
         elif has_own_step(other, of_members):
             kept.append(one)
-            words = "is named otherwise, but stands at an optimizer step of its own and joins the sequence"
+            words = "is named otherwise, but states a step of its own and joins the sequence"
             findings.append(Finding("joins-sequence", "note", where, words))
         else:
             words = "has the sequence's tensors but is none of its steps: left out"
@@ -102,17 +83,23 @@ def sort_out(
 
 
 def has_own_step(one: Alike, members: Sequence[Alike]) -> bool:
-    """Its file states an optimizer step that none of the members has, and all of them state theirs in the same way."""
-    for fact in one.facts:
-        if fact.unit == STEPS:
-            steps = [f.value for m in members for f in m.facts if f.source == fact.source]
-            return len(steps) == len(members) == len(set(steps)) and fact.value not in steps
+    """Its file states a step that none of the members has, and all of them state theirs in the same way.
+
+    An epoch does as well where no steps are stated.
+    """
+    for unit in (STEPS, EPOCHS):
+        for fact in one.facts:
+            if fact.unit == unit:
+                stated = [f.value for m in members for f in m.facts if f.source == fact.source]
+                return len(stated) == len(members) == len(set(stated)) and fact.value not in stated
+        if any(f.unit == unit for m in members for f in m.facts):
+            return False
     return False
 
 
 def same(a: Alike, b: Alike) -> bool:
     """One file by a link, or equal tensors. Cheap looks first: the steps they state, then a few tensors, then all."""
-    if b.link and os.path.realpath(a.path) == b.link:
+    if (b.link and listing.real_path(a.path) == b.link) or same_content(a.files, b.files):
         return True
     stated = {f.source: f.value for f in a.facts if f.unit == STEPS}
     if any(f.source in stated and stated[f.source] != f.value for f in b.facts):
@@ -130,96 +117,16 @@ def same(a: Alike, b: Alike) -> bool:
     return True
 
 
+def same_content(a: Sequence[FileId], b: Sequence[FileId]) -> bool:
+    """The files are one another by links, or the Hub says that they are: it names every content by a hash."""
+    if len(a) != len(b) or not all(x.size == y.size for x, y in zip(a, b, strict=True)):
+        return False
+    if all(x.version and x.version == y.version and x.path.startswith("hf://") for x, y in zip(a, b, strict=True)):
+        return True
+    return all(listing.real_path(x.path) == listing.real_path(y.path) for x, y in zip(a, b, strict=True))
+
+
 def differs(a: Alike, b: Alike, name: str) -> bool:
     """One tensor is not the same in both."""
     x, y = read(a, name), read(b, name)
     return not np.array_equal(x, y, equal_nan=x.dtype.kind == "f")
-
-
-def read(one: Alike, name: str) -> np.ndarray:
-    """The tensor's elements."""
-    place = one.parameters[name]
-    return read_tensor(place, one.files)
-
-
-def probed(one: Alike) -> list[str]:
-    """A few tensors of middle size; the same ones for checkpoints of one layout."""
-    fitting = [n for n, p in one.parameters.items() if 64 <= p.nbytes <= LARGEST_PROBE and len(p.shape) > 1]
-    fitting = fitting or [n for n, p in one.parameters.items() if p.nbytes <= LARGEST_PROBE]
-    fitting = fitting or sorted(one.parameters, key=lambda n: one.parameters[n].nbytes)[:1]
-    return sorted(fitting)[:: max(1, len(fitting) // PROBES)][:PROBES]
-
-
-def unit_vector(one: Alike, name: str) -> np.ndarray:
-    """A tensor's direction in float64; zeros where it has none, or can no longer be read (measuring will say so)."""
-    place = one.parameters[name]
-    try:
-        array = decoded(read(one, name), place.dtype)
-    except (SmdError, OSError):
-        return np.zeros(prod(place.shape))
-    with np.errstate(invalid="ignore"):  # a signalling NaN is one of a damaged file's
-        flat = array.astype(np.float64).ravel() if array.dtype.kind == "f" else np.zeros(array.size)
-    with np.errstate(over="ignore", invalid="ignore"):
-        norm = float(np.sqrt(np.square(flat).sum()))
-    return flat / norm if 0 < norm < np.inf else np.zeros(flat.size)
-
-
-def of_one_run(ordered: Sequence[Alike]) -> tuple[list[int], list[Finding]]:
-    """Indices of the checkpoints of the main run, and a finding if others are mixed with it."""
-    if len(ordered) < 3:  # nothing can lie between others: no tensor is read
-        return list(range(len(ordered))), []
-    names = probed(ordered[0])
-    shapes = [ordered[0].parameters[n].shape for n in names]
-    same = [[o.parameters[n].shape for n in names if n in o.parameters] == shapes for o in ordered]
-    usual = [i for i, o in enumerate(ordered) if same[i] and probed(o) == names]
-    if any(ordered[0].parameters[n].nbytes > LARGEST_READ for n in names):
-        return list(range(len(ordered))), []
-    parts = separate([[thinned(unit_vector(ordered[i], n)) for n in names] for i in usual[:MOST]])
-    if len(parts) == 1:
-        return list(range(len(ordered))), []
-    strange = [usual[i] for part in parts[1:] for i in part]
-    listed = ", ".join(ordered[i].name for i in strange[:3]) + (f" and {len(strange) - 3} more" if strange[3:] else "")
-    words = f"{len(parts)} runs seem to be mixed: far from their neighbours, which are near each other, are {listed}"
-    where = ordered[strange[0]].path
-    if len(usual) > MOST:
-        remedy = "Put each run into a folder of its own; all numbers here are of the mixture."
-        return list(range(len(ordered))), [Finding("mixed-runs", "error", where, words, remedy)]
-    remedy = "They are left out (another run, or damaged). Put each run into a folder of its own."
-    return [i for i in range(len(ordered)) if i not in set(strange)], [
-        Finding("mixed-runs", "warning", where, words, remedy)
-    ]
-
-
-def thinned(vector: np.ndarray) -> np.ndarray:
-    """A unit vector of at most twice ENOUGH of its elements: in so many, angles hardly change."""
-    part = vector[:: max(1, vector.size // ENOUGH)]
-    norm = float(np.sqrt(np.square(part).sum()))
-    return part / norm if norm > 0 else part
-
-
-class Angles:
-    """Angles between checkpoints, judged by a few tensors that are read once per checkpoint."""
-
-    def __init__(self) -> None:
-        self.known: dict[str, list[np.ndarray]] = {}
-
-    def vectors(self, one: Alike) -> list[np.ndarray]:
-        """The probed tensors as unit vectors (float64); zeros for what has no direction."""
-        if one.path not in self.known:
-            found = [unit_vector(one, name) for name in probed(one)]
-            self.known[one.path] = found
-        return self.known[one.path]
-
-    def between(self, a: Alike, b: Alike) -> float:
-        """The largest angle between the same probed tensor of both, in radians; 0 if none has a direction."""
-        cosines = [
-            float(np.clip(x @ y, -1, 1))
-            for x, y in zip(self.vectors(a), self.vectors(b), strict=True)
-            if x.any() and y.any()
-        ]
-        return float(np.arccos(min(cosines, default=1.0)))
-
-    def spread(self, members: Sequence[Alike]) -> float:
-        """The largest angle of a member from its nearest neighbour."""
-        nearest = [min((self.between(a, b) for b in members if b is not a), default=0.0) for a in members]
-        return max(nearest, default=0.0)

@@ -8,21 +8,26 @@ from math import isfinite
 from pathlib import Path
 
 from smd_analyze.errors import NothingToAnalyse, SmdError, UsageError
-from smd_analyze.loading.aliases import Alike, of_one_run, sort_out
+from smd_analyze.loading import listing
+from smd_analyze.loading.choosing import choose
+from smd_analyze.loading.consistent import consistent
 from smd_analyze.loading.folders import open_folder
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.formats.registry import check_library, open_document
 from smd_analyze.loading.frameworks.base import Fact
+from smd_analyze.loading.name_numbers import varying
+from smd_analyze.loading.opened import Opened, member_of
 from smd_analyze.loading.reading import Reading, read
-from smd_analyze.loading.sequences import Opened, consistent, pick_sequence, sequences_of
-from smd_analyze.loading.settings import logged_settings
+from smd_analyze.loading.remote_blocks import opened_ahead
+from smd_analyze.loading.sidecars.attach import with_sidecars
 from smd_analyze.loading.sources import FileId, open_source
-from smd_analyze.loading.steps import Member, order
+from smd_analyze.loading.step_pattern import chosen_by, step_pattern_of
+from smd_analyze.loading.steps import epochs_of
 from smd_analyze.loading.tensors import LazyTensors, Place, decoded, read_tensor
 from smd_analyze.loading.twins import with_twin
-from smd_analyze.loading.walk import Unit, find_units
+from smd_analyze.loading.walk import Unit, files_of, find_units
 from smd_analyze.records.finding import Finding
-from smd_analyze.records.run import Applies, Checkpoint, Run
+from smd_analyze.records.run import Checkpoint, GraphHint, Run
 
 LEFT_OUT = "It is left out."
 
@@ -36,45 +41,48 @@ def load_run(
     run: str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    order: str = "auto",
+    step_pattern: str | None = None,
 ) -> Run:
     """Find the checkpoints under `path` (a folder, or one file) and order them. No tensor is read.
 
     `weights` picks the copy that is analysed: "live", "ema" or "master". `steps_per_epoch` turns epochs into optimizer
     steps. `steps="A:B"` keeps the checkpoints from step A to step B, both included. `run` names one of several
-    sequences in the tree. `include` and `exclude` are globs on parameter names.
+    sequences in the tree. `include` and `exclude` are globs on parameter names. `order` picks what the checkpoints are
+    ordered by (one of order_sources.ORDERS); `step_pattern` is a regular expression on their paths whose group is the
+    step (or, if it is called so, the epoch): it wins over all else, and files it does not match are left out.
     Unreadable files are findings; NothingToAnalyse if nothing readable remains.
     """
     root = str(path)
     if root.encode("utf-8", "replace").decode() != root:
         shown = root.encode("utf-8", "backslashreplace").decode()
         raise UsageError(f"{shown}: the path is not valid UTF-8; rename the folder")
-    if not Path(root).exists():
-        raise NothingToAnalyse(f"{root}: there is no such file or folder")
+    root = listing.root_of(root)
+    pattern = step_pattern_of(step_pattern, order)
     units, findings = find_units(root)
-    opened, unread = open_units(units, weights, strict=Path(root).is_file())
+    if pattern is not None:
+        units, left = chosen_by(pattern, units, root)
+        findings += left
+    single = len(units) == 1 and units[0].path == root and not units[0].folder
+    opened, unread = open_units(units, weights, strict=single)
     findings += unread
     if not opened:
         raise nothing(root, units, findings)
-    members, others = pick_sequence(opened, run, root)
-    findings += others
-    aliases: dict[str, str] = {}
-    if run is None or len(members) > 1:
-        taken = {id(o) for group in sequences_of(opened).values() for o in group} if len(members) > 1 else set()
-        taken |= {id(o) for o in members}
-        rest = [o for o in opened if id(o) not in taken]
-        members, aliases, notes = sort_out(members, rest, [alike(o) for o in members], [alike(o) for o in rest])
-        findings += notes
-    made = order([member_of(o) for o in members], root, steps_per_epoch)
-    ranked = sorted(range(len(members)), key=lambda i: (made.steps[i], members[i].unit.name))
-    kept, mixed = of_one_run([alike(members[i]) for i in ranked])
-    members = [members[ranked[i]] for i in kept]
-    numbers = [made.steps[ranked[i]] for i in kept]
+    sequence = choose(opened, root, run, order, steps_per_epoch)
+    members, numbers = sequence.members, sequence.steps
     chosen = within(steps, numbers)
-    findings += [*made.findings, *mixed, *shared_findings(members)]
+    findings += [*sequence.findings, *shared_findings(members)]
     readings, odd = consistent([members[i] for i in chosen], include, exclude)
     findings += odd
     checkpoints = build(members, chosen, numbers, readings)
-    return Run(root, checkpoints, made.ordered_by, made.unit, tuple(unique(findings)), groups_of(readings), aliases)
+    groups, graphs = groups_of(readings), graphs_of(readings)
+    found = Run(
+        root, checkpoints, sequence.ordered_by, sequence.unit, tuple(unique(findings)), groups, sequence.aliases,
+        graphs, runs=sequence.runs,
+    )  # fmt: skip
+    told = [member_of(members[i]) for i in chosen]
+    named = varying([m.name for m in told])
+    return with_sidecars(found, readings, told, epochs_of(told, named), named, steps_per_epoch)
 
 
 def open_units(units: Sequence[Unit], weights: str, strict: bool) -> tuple[list[Opened], list[Finding]]:
@@ -83,7 +91,8 @@ def open_units(units: Sequence[Unit], weights: str, strict: bool) -> tuple[list[
     findings: list[Finding] = []
     previous: dict[str, tuple[Document, Reading]] = {}
     refused: UsageError | None = None
-    for unit in units:
+    far = bool(units) and listing.is_far(units[0].path)
+    for unit in opened_ahead(units, files_of) if far else units:
         try:
             document, beside = open_unit(unit, previous)
             findings += beside
@@ -139,7 +148,8 @@ def open_unit(unit: Unit, previous: Mapping[str, tuple[Document, Reading]]) -> t
         before = previous.get(unit.form.name)
         return unit.form.open(unit.path, unit.files, before[0] if before else None)
     if unit.folder:
-        return open_folder(unit.path, unit.files, None)
+        before = next((d for d, _ in previous.values() if d.folder), None)
+        return open_folder(unit.path, unit.files, before)
     with open_source(unit.path) as source:
         document = open_document(source, {f: d for f, (d, _) in previous.items() if not d.folder})
     return with_twin(document, unit.twin) if unit.twin else (document, [])
@@ -177,11 +187,6 @@ def nothing(root: str, units: Sequence[Unit], findings: Sequence[Finding]) -> No
     return NothingToAnalyse(f"{root}: no checkpoint could be read. {' '.join(seen)}")
 
 
-def alike(one: Opened) -> Alike:
-    """What tells whether two checkpoints are the same or of one run."""
-    return Alike(one.unit.name, one.unit.path, one.unit.link, one.files, one.reading.parameters, one.facts)
-
-
 def scalar(place: Place, files: Sequence[FileId]) -> float | None:
     """The one number of a tensor, if it is a whole one."""
     value = float(read_tensor(place, files).reshape(-1)[0])
@@ -192,11 +197,6 @@ def number_in(place: Place, files: Sequence[FileId]) -> float | None:
     """The one number of a tensor, as short as its type writes it (0.1 for float32's 0.10000000149)."""
     value = float(str(decoded(read_tensor(place, files), place.dtype).reshape(-1)[0]))
     return value if isfinite(value) else None
-
-
-def member_of(one: Opened) -> Member:
-    """What the order of the sequence needs to know of a checkpoint."""
-    return Member(one.unit.name, one.facts, one.batches, max(f.mtime_ns for f in one.files), one.unit.folder)
 
 
 def within(steps: str | None, numbers: Sequence[int]) -> list[int]:
@@ -235,11 +235,6 @@ def build(
     for index, reading in zip(chosen, readings, strict=True):
         one = members[index]
         files = one.files
-        logged = reading.logged
-        settings = reading.settings
-        if logged:
-            after = numbers[index - 1] if index else -1
-            settings += logged_settings(logged, after, numbers[index], applies(reading, numbers[index]))
         out.append(
             Checkpoint(
                 step=numbers[index],
@@ -247,24 +242,15 @@ def build(
                 format=one.format,
                 framework=reading.framework,
                 parameters=LazyTensors(reading.parameters, files),
-                settings=settings,
+                settings=reading.settings,
                 nbytes=sum(f.size for f in files),
                 buffers=LazyTensors(reading.buffers, files),
                 variants={label: LazyTensors(copy, files) for label, copy in reading.variants.items()},
                 optimizer_state={n: LazyTensors(s, files) for n, s in reading.optimizer_state.items()},
-                identity={f.path: (f.size, f.mtime_ns) for f in files},
+                identity={f.path: (f.size, f.stamp) for f in files},
             )
         )
     return tuple(out)
-
-
-def applies(reading: Reading, step: int) -> Applies:
-    """Whether a log entry at the save holds the next update's learning rate (older trainers) or the last one's."""
-    force = next((s.value for s in reading.settings if s.name == "learning_rate" and s.kind == "in force"), None)
-    entry = next((rate for at, rate in reading.logged if at == step), None)
-    if force is not None and entry is not None and abs(force - entry) <= 1e-9 * abs(force):
-        return "next update"
-    return "last update"
 
 
 def groups_of(readings: Sequence[Reading]) -> Mapping[str, tuple[str, ...]]:
@@ -276,6 +262,11 @@ def groups_of(readings: Sequence[Reading]) -> Mapping[str, tuple[str, ...]]:
             }
             return {g: names for g, names in kept.items() if names}
     return {}
+
+
+def graphs_of(readings: Sequence[Reading]) -> tuple[GraphHint, ...]:
+    """Descriptions of the model, from the latest checkpoint that has any."""
+    return next((reading.graphs for reading in reversed(readings) if reading.graphs), ())
 
 
 def unique(findings: Iterable[Finding]) -> list[Finding]:

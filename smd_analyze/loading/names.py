@@ -9,12 +9,15 @@ from dataclasses import replace
 from smd_analyze.loading.dtypes import FLOATING
 from smd_analyze.loading.tensors import Place
 
+COUNTERS = frozenset({"n_averaged", "num_updates", "decay", "initted", "step"})  # of AveragedModel, LitEma, ema_pytorch
 WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.")  # DDP, torch.compile, FSDP1
-AVERAGES = ("ema.", "ema_model.", "model_ema.", "ema_net.", "averaged_model.")
 BUFFERS = re.compile(
     r"(^|[./])(running_(mean|var)|moving_(mean|variance)|num_batches_tracked|position_ids|token_type_ids|inv_freq|masked_bias|relative_position_index"
-    r"|relative_coords_table|attn_mask|causal_mask|rotary_emb\.\w*freqs?|anchor_points|weight_u|n_averaged|_extra_state)$"
+    r"|relative_coords_table|attn_mask|causal_mask|rotary_emb\.\w*freqs?|anchor_points|weight_u|n_averaged|_extra_state|queue(_\w+)?"
+    # what quantisers keep beside the packed weights: bitsandbytes, GPTQ, AWQ, compressed-tensors
+    r"|(nested_)?absmax|(nested_)?quant_map|SCB|weight_format|qzeros|g_idx|(weight|input|output|activation)_(scale|zero_point)(_inv)?)$"
 )
+PICKLED = ("pickle", "npy objects")
 CONV1D = re.compile(r"(^|\.)(c_attn|c_proj|c_fc|q_attn)\.weight$")  # transformers' Conv1D of GPT-2: (in, out)
 EMBEDDINGS = re.compile(r"(^|[._])(emb\w*|wte|wpe|\w*embeddings?|tok\w*_emb\w*|pos_emb\w*)\.weight$")
 
@@ -26,12 +29,18 @@ def clean_names(names: Iterable[str]) -> dict[str, str]:
     """
     saved = list(names)
     cleaned = [n if n.isprintable() else shown(n) for n in saved]
-    while prefix := next((p for p in WRAPPERS if cleaned and all(n.startswith(p) for n in cleaned)), None):
-        cleaned = [n[len(prefix) :] for n in cleaned]
+    while prefix := next((p for p in WRAPPERS if is_shared(p, cleaned)), None):
+        cleaned = [n.removeprefix(prefix) for n in cleaned]
     inner = [n.replace("._orig_mod.", ".").replace("._fsdp_wrapped_module.", ".") for n in cleaned]
     if len(set(inner)) == len(inner):
         cleaned = inner
     return dict(zip(saved, cleaned, strict=True))
+
+
+def is_shared(prefix: str, names: list[str]) -> bool:
+    """All names have it, but for the counters of the averages that wrap a model."""
+    have = [n.startswith(prefix) or n in COUNTERS for n in names]
+    return all(have) and any(n.startswith(prefix) for n in names)
 
 
 def shown(name: str) -> str:
@@ -39,27 +48,13 @@ def shown(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
-def split_averages(places: Mapping[str, Place]) -> tuple[dict[str, Place], dict[str, Place]]:
-    """(live, averaged): tensors under an average's prefix that have a twin without it are the averaged copy."""
-    for prefix in AVERAGES:
-        averaged = {n[len(prefix) :]: p for n, p in places.items() if n.startswith(prefix)}
-        live = {n: p for n, p in places.items() if not n.startswith(prefix)}
-        dotless = {n.replace(".", ""): n for n in live}  # latent diffusion's LitEma drops the dots of its names
-        for before in ("", "model.", "net.", "module."):
-            twins = {before + n: p for n, p in averaged.items() if before + n in live}
-            if len(dotless) == len(live):
-                flat = ((dotless.get((before + n).replace(".", "")), p) for n, p in averaged.items())
-                twins = twins or {n: p for n, p in flat if n is not None}
-            if twins and len(twins) >= len(averaged) // 2 and all(live[n].shape == p.shape for n, p in twins.items()):
-                return live, twins
-    return dict(places), {}
-
-
 def is_buffer(name: str, place: Place, names: Mapping[str, Place]) -> bool:
     """Not trained: running statistics, counters, masks, and whatever is no floating point number."""
     if place.dtype not in FLOATING or BUFFERS.search(name):
         return True
     if name.endswith(".attn.bias") and len(place.shape) == 4:  # the causal mask of older GPT-2
+        return True
+    if name.endswith(".alpha") and name[:-5] + "lora_down.weight" in names:  # kohya's scale of a LoRA
         return True
     # spectral norm saves two vectors beside weight_orig; weight norm's weight_v is a trained matrix
     return name.endswith("weight_v") and len(place.shape) == 1 and name[:-1] + "u" in names
@@ -80,11 +75,20 @@ def with_layouts(places: Mapping[str, Place], torch_like: bool = True) -> dict[s
 
 def is_torch_like(form: str, places: Mapping[str, Place]) -> bool:
     """Whether kernels can be (out, in, height, width): not in pickles of other libraries, nor in MLX' safetensors."""
-    if form == "pickle" or form.startswith(("Keras", "TensorFlow")):
+    if form.startswith(("Keras", "TensorFlow")) or (form in PICKLED and not is_named_like_torch(places)):
         return False
     kernels = [p.shape for p in places.values() if len(p.shape) == 4]
     last_in = any(s[1] == s[2] != s[3] for s in kernels) and not any(s[2] == s[3] != s[1] for s in kernels)
-    return not (form == "safetensors" and last_in)
+    return not (form in ("safetensors", *PICKLED) and last_in)
+
+
+def is_named_like_torch(places: Mapping[str, Place]) -> bool:
+    """Dotted names that end in `.weight`, and no matrix whose bias is as long as its other axis."""
+    names = {n for n in places if n.endswith(".weight")}
+    if not names or any(n.rpartition(".")[2] in ("kernel", "W", "w") or "/" in n for n in places):
+        return False
+    pairs = [(places[n].shape, places[n[:-6] + "bias"].shape) for n in names if n[:-6] + "bias" in places]
+    return not any(len(w) == 2 and len(b) == 1 and w[1] == b[0] != w[0] for w, b in pairs)
 
 
 def layout_of(name: str, axes: int, transposed: bool) -> str | None:
@@ -105,7 +109,7 @@ def tied(places: Mapping[str, Place]) -> dict[str, str]:
     first: dict[tuple[int, int, tuple[int, ...]], str] = {}
     out: dict[str, str] = {}
     for name, place in places.items():
-        if place.inline is None and place.pieces is None and place.nbytes:
+        if place.inline is None and place.pieces is None and place.read is None and place.nbytes:
             key = (place.file, place.start, place.shape)
             if key in first:
                 out[name] = first[key]

@@ -8,7 +8,7 @@ from typing import Any
 
 from smd_analyze.loading.frameworks.base import Parts
 from smd_analyze.loading.names import is_buffer
-from smd_analyze.loading.parameter_groups import Mapped, map_groups
+from smd_analyze.loading.parameter_groups import Mapped, map_groups, numbered
 from smd_analyze.loading.settings import group_name
 from smd_analyze.loading.tensors import Place
 from smd_analyze.loading.trees import as_dict, tensors
@@ -25,10 +25,10 @@ class Chosen:
 
 def choose(parts: Parts, parameters: Mapping[str, Place], path: str) -> Chosen:
     """The optimizer that holds all parameters, else all together if they do, else the first that can be matched."""
-    several = parts.optimizers
+    several = tuple(numbered(o) for o in parts.optimizers)
     if not several or not parameters:
         return Chosen(dict(zip([""], several[:1], strict=False)), Mapped())
-    alone = [map_groups(o, parameters, parts.ordered, path) for o in several]
+    alone = [map_groups(o, parameters, parts.ordered, path, parts.family) for o in several]
     if len(several) == 1:
         mapped = alone[0]
         if not mapped.groups and parts.companions:
@@ -40,7 +40,7 @@ def choose(parts: Parts, parameters: Mapping[str, Place], path: str) -> Chosen:
         other = f", but so would {len(whole) - 1} more" if len(whole) > 1 else ""
         return said({"": several[whole[0]]}, alone[whole[0]], words + other, path)
     labelled = {f"optimizer{i}": o for i, o in enumerate(several)}
-    together = map_groups(joined(labelled), parameters, parts.ordered, path)
+    together = map_groups(joined(labelled), parameters, parts.ordered, path, parts.family)
     if together.groups:
         return said(labelled, together, f"{len(several)} optimizers share the parameters: all are read", path)
     first = next((i for i, m in enumerate(alone) if m.groups), None)
@@ -88,7 +88,7 @@ def map_with_companions(parts: Parts, parameters: Mapping[str, Place], path: str
         found = tensors(node, path)
         others |= {f"{key}/{n}": p for n, p in found.items() if not is_buffer(n, p, found)}
     for everything in ({**parameters, **others}, {**others, **parameters}):
-        mapped = map_groups(parts.optimizers[0], everything, parts.ordered, path)
+        mapped = map_groups(numbered(parts.optimizers[0]), everything, parts.ordered, path, parts.family)
         if mapped.groups:
             groups = {g: tuple(n for n in names if n in parameters) for g, names in mapped.groups.items()}
             return Mapped(groups, {n: s for n, s in mapped.states.items() if n in parameters})

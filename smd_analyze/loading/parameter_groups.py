@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from itertools import accumulate
 from typing import Any
 
+from smd_analyze.loading.inert_objects import Inert
+from smd_analyze.loading.registration import ANY
 from smd_analyze.loading.settings import group_name
+from smd_analyze.loading.state_matching import match_states
 from smd_analyze.loading.tensors import Place
 from smd_analyze.loading.trees import as_dict
 from smd_analyze.records.finding import Finding
 
 Shape = tuple[int, ...]
+NO_DECAY = re.compile(r"bias|layer_?norm|rmsnorm|(^|\.)norm($|\.)|_norm($|\.)")
 MOST_STATES = 200_000
 
 RULES: tuple[tuple[str, Callable[[str, Shape], bool]], ...] = (
@@ -23,9 +28,11 @@ RULES: tuple[tuple[str, Callable[[str, Shape], bool]], ...] = (
     ("biases and norms apart from weights", lambda name, shape: not (name.endswith("bias") or is_norm(name))),
     ("biases apart from weights", lambda name, shape: not name.endswith("bias")),
     ("weights of norms apart", lambda name, shape: not is_norm(name)),
+    ("as transformers' Trainer does", lambda name, shape: not NO_DECAY.search(name.lower())),
 )
 
 
+@lru_cache(maxsize=1 << 14)
 def is_norm(name: str) -> bool:
     """A normalization layer, by its name."""
     return any(word in part for part in name.lower().split(".")[:-1] for word in ("norm", "bn", "ln_", "layer_norm"))
@@ -40,8 +47,14 @@ class Mapped:
     findings: tuple[Finding, ...] = ()
 
 
-def map_groups(optimizer: Mapping[str, Any], parameters: Mapping[str, Place], ordered: bool, where: str) -> Mapped:
-    """Match numbers to names: by names if they were saved, else by order and the shapes of the saved state."""
+def map_groups(
+    optimizer: Mapping[str, Any], parameters: Mapping[str, Place], ordered: bool, path: str, family: str = ""
+) -> Mapped:
+    """Match numbers to names: by names if they were saved, else by order and the shapes of the saved state.
+
+    `family` tells whose model it is where the file keeps no order (registration.py).
+    """
+    optimizer = numbered(optimizer)
     raw = [as_dict(g) or {} for g in optimizer["param_groups"]]
     members = [
         [i for i in p if isinstance(i, int | str)] if isinstance(p := g.get("params"), list | tuple) else []
@@ -64,7 +77,7 @@ def map_groups(optimizer: Mapping[str, Any], parameters: Mapping[str, Place], or
                 Finding(
                     "parameter-groups-unmapped",
                     "warning",
-                    where,
+                    path,
                     why,
                     "Give the settings per parameter with --settings.",
                 ),
@@ -74,31 +87,19 @@ def map_groups(optimizer: Mapping[str, Any], parameters: Mapping[str, Place], or
     if ordered or all(n is not None for n in named):
         pairs = [pair for m, c in zip(members, chosen, strict=True) for pair in zip(m, c, strict=True)]
     else:
-        pairs = by_shape([i for m in members for i in m], [n for c in chosen for n in c], states, parameters)
+        pairs, family = match_states(members, chosen, states, parameters, family)
     found = {name: places for index, name in pairs if (places := places_of(states.get(index, {})))}
     lost = sum(bool(s) for s in states.values()) - len(found) if len(pairs) < sum(map(len, members)) else 0
-    if not lost:
+    if ordered or not states or all(n is not None for n in named):
         return Mapped(groups, found)
-    words = (
-        f"the file keeps its parameters in no order: of {lost + len(found)} optimizer states, {lost} share their shape "
-        "with others and cannot be told apart, so they are not used"
-    )
-    return Mapped(groups, found, (Finding("optimizer-state-unmatched", "note", where, words),))
-
-
-def by_shape(
-    indices: Sequence[Any], names: Sequence[str], states: Mapping[Any, Any], parameters: Mapping[str, Place]
-) -> list[tuple[Any, str]]:
-    """(number, name) for every state whose shape one parameter and no other state has: they belong together.
-
-    Sound only because the optimizer holds all of `names` and nothing else; states without a shape rule nothing out
-    among themselves, but a parameter whose shape only one has cannot be theirs as well.
-    """
-    have = Counter(parameters[n].shape for n in names)
-    saved = {i: shape for i in indices if (shape := own_shape(states.get(i)))}
-    once = Counter(saved.values())
-    owner = {parameters[n].shape: n for n in names if have[parameters[n].shape] == 1}
-    return [(i, owner[shape]) for i, shape in saved.items() if once[shape] == 1 and shape in owner]
+    rule = "shape, layer number and the rule that a weight stands before its bias"
+    if family:
+        rule += f", and the order of modules in {family} models" if family != ANY else ", and the library's modules"
+    words = f"the file keeps its parameters in no order: {len(found)} optimizer states were matched by {rule}"
+    if not lost:
+        return Mapped(groups, found, (Finding("optimizer-state-matched", "note", path, words),))
+    words += f"; {lost} share their shape with others and cannot be told apart, so they are not used"
+    return Mapped(groups, found, (Finding("optimizer-state-unmatched", "note", path, words),))
 
 
 def places_of(state: Mapping[Any, Any]) -> dict[str, Place]:
@@ -110,8 +111,38 @@ def places_of(state: Mapping[Any, Any]) -> dict[str, Place]:
     return found
 
 
+def numbered(optimizer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An optimizer that was pickled whole, with numbers instead of the parameters themselves, whose places it keeps."""
+    groups = [as_dict(g) or {} for g in optimizer["param_groups"]]
+    held = [[p for p in m if type(p) is Place] if isinstance(m := g.get("params"), list) else [] for g in groups]
+    if not any(held):
+        return optimizer
+    numbers = {where(p): i for i, p in enumerate(dict.fromkeys(p for places in held for p in places))}
+    made = [
+        {**g, "params": [numbers[where(p)] for p in places], "places": places}
+        for g, places in zip(groups, held, strict=True)
+    ]
+    states: dict[Any, Any] = {}
+    saved = optimizer.get("state")
+    for key, state in saved.items() if isinstance(saved, dict) else ():
+        place = key.args[0] if type(key) is Inert and key.args else key
+        if type(place) is Place and where(place) in numbers:
+            states[numbers[where(place)]] = state
+    return {**optimizer, "param_groups": made, "state": states}
+
+
+def where(place: Place) -> tuple[int, int, Shape]:
+    """What tells a tensor of the file from the others."""
+    return place.file, place.start, place.shape
+
+
 def names_of(group: Mapping[str, Any], members: Sequence[Any], parameters: Mapping[str, Place]) -> list[str] | None:
-    """The group's parameters if it says their names (`param_names`, or names instead of numbers)."""
+    """The group's parameters if it says which (names, or a pickled optimizer's tensors, which are the model's own)."""
+    places = group.get("places")
+    if isinstance(places, list):
+        known = {where(p): n for n, p in parameters.items()}
+        found = [known.get(where(p)) for p in places]
+        return [n for n in found if n is not None] if None not in found else None
     names = group.get("param_names")
     names = names if isinstance(names, list | tuple) else members
     if len(names) != len(members) or not all(isinstance(n, str) for n in names):
@@ -129,14 +160,6 @@ def shape_of(state: Mapping[Any, Any] | None) -> Shape | None:
         if type(value) is Place and value.shape:
             return value.shape
     return None
-
-
-def own_shape(state: Mapping[Any, Any] | None) -> Shape | None:
-    """The same, only where the state's tensors agree and none is a factor of it (Adafactor's rows and columns)."""
-    shapes = {k: v.shape for k, v in (state or {}).items() if type(v) is Place and v.shape}
-    if len(set(shapes.values())) != 1 or any(str(k).endswith(("row", "col")) for k in shapes):
-        return None
-    return next(iter(shapes.values()))
 
 
 def assign(parameters: Mapping[str, Shape], groups: list[list[Shape | None]], ordered: bool) -> list[list[str]] | None:

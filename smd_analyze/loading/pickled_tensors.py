@@ -41,11 +41,18 @@ def storage_dtype(kind: Any) -> str:
 
 
 class TensorCalls:
-    """The `call` and `resolve` of `read_pickle` that make Places. `locate(key, dtype)` finds a storage in the file."""
+    """The `call` and `resolve` of `read_pickle` that make Places. `locate(key, dtype)` finds a storage in the file,
+    `inside(span)` one that is pickled by itself among the bytes of the pickle."""
 
-    def __init__(self, what: str, locate: Callable[[Any, str], Stored] | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        locate: Callable[[Any, str], Stored] | None = None,
+        inside: Callable[[Span], Stored | None] | None = None,
+    ) -> None:
         self.what = what
         self.locate = locate
+        self.inside = inside
         self.unfinished = False  # numpy arrays get their state after the call: `finish` is then needed
 
     def resolve(self, key: Any) -> Any:
@@ -60,6 +67,8 @@ class TensorCalls:
             short = name.rpartition(" ")[2]
             if short[:8] == "_rebuild":
                 return self.rebuild(name, short, args)
+            if short == "_load_from_bytes" and self.inside and len(args) == 1 and isinstance(args[0], Span):
+                return self.inside(args[0]) or Inert(name, args)
         elif name.startswith(("numpy", "jax")):
             short = name.rpartition(" ")[2]
             if short == "scalar" and len(args) == 2:
@@ -69,6 +78,9 @@ class TensorCalls:
             if short in ("_reconstruct", "ndarray", "_reconstruct_array"):
                 self.unfinished = True
                 return Inert(name, args)
+        if name.endswith("_reconstruct_persistent_obj") and len(args) == 1 and type(args[0]) is dict:
+            # StyleGAN's pickles carry the source of their classes: it is not looked at
+            return Inert(str(args[0].get("class_name")), (), args[0].get("state"))
         return inert_call(name, args)
 
     def rebuild(self, name: str, short: str, args: tuple[Any, ...]) -> Any:
@@ -84,7 +96,12 @@ class TensorCalls:
             return placed(shape, strides, dtype, first, storage.start, storage.nbytes, self.what)
         if short in ("_rebuild_parameter", "_rebuild_parameter_with_state") and args:
             return args[0]
+        if short == "_rebuild_device_tensor_from_numpy" and args:  # XLA and the like: a numpy array
+            self.unfinished = True
+            return Inert(name, args)
         if short == "_rebuild_from_type_v2" and len(args) >= 3 and type(args[0]) is Name and isinstance(args[2], tuple):
+            if args[0].endswith(" _rebuild_wrapper_subclass"):  # DTensor: what it wraps is its state
+                return wrapped(list(args[2]), args[3] if len(args) > 3 else None)
             return self.call(args[0], args[2])
         return Inert(name, args)
 
@@ -138,14 +155,30 @@ class TensorCalls:
     def finished(self, node: Inert) -> Place | None:
         """A numpy or jax array with its state set, as a Place."""
         module, _, short = node.name.partition(" ")
-        state = node.state
-        if module.startswith("jax") and short == "_reconstruct_array" and len(node.args) >= 3:
-            state = node.args[2]
+        state, args = node.state, list(node.args)
+        if short == "_rebuild_device_tensor_from_numpy":
+            return args[0] if args and type(args[0]) is Place else None
+        if module.startswith("jax") and short == "_reconstruct_array" and len(args) >= 3:
+            state = args[2]
         elif not (module.startswith("numpy") and short in ("_reconstruct", "ndarray")):
             return None
         if isinstance(state, tuple) and len(state) == 5:
             return self.array(state[1], state[2], state[4], bool(state[3]))
         return None
+
+
+def wrapped(made: list[Any], saved: Any) -> Any:
+    """A DTensor: the tensor itself if one rank holds all of it, else an Inert of shape, part and placement in `args`.
+
+    `made` are the arguments it is made with (class, dtype, shape, …), `saved` is its state.
+    """
+    state = Inert("", (), saved).attributes  # classes with slots save a pair
+    local, spec, shape = state.get("_local_tensor"), state.get("_spec"), made[2] if len(made) > 2 else None
+    placements = spec.attributes.get("placements") if type(spec) is Inert else None
+    partial = any(type(p) is Inert and "artial" in p.name for p in placements or ())
+    if type(local) is Place and local.shape == shape and not partial:
+        return local
+    return Inert(f"a part of a {made[0] if made else 'tensor'}", (shape, local, spec))
 
 
 def numpy_dtype(dtype: Any) -> tuple[str | None, bool]:

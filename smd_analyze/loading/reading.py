@@ -9,17 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from smd_analyze.errors import UsageError
+from smd_analyze.loading.averages import PREFIXES, split_averages
+from smd_analyze.loading.copies import by_order, find_twins, masters_of
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks.base import Fact, Parts, Told
 from smd_analyze.loading.frameworks.registry import framework_of
-from smd_analyze.loading.names import clean_names, is_buffer, is_torch_like, split_averages, tied, with_layouts
+from smd_analyze.loading.names import clean_names, is_buffer, is_torch_like, tied, with_layouts
 from smd_analyze.loading.optimizers import Chosen, choose
 from smd_analyze.loading.parameter_groups import Mapped
 from smd_analyze.loading.settings import read_settings
 from smd_analyze.loading.tensors import Place
 from smd_analyze.loading.trees import tensors
+from smd_analyze.loading.unread import unread_findings
 from smd_analyze.records.finding import Finding
-from smd_analyze.records.run import Setting
+from smd_analyze.records.run import GraphHint, Setting
 
 COUNTER = "num_batches_tracked"
 
@@ -43,6 +46,7 @@ class Reading:
     counter: Place | None = None
     findings: tuple[Finding, ...] = ()
     unread: Mapping[Setting, Place] = field(default_factory=dict)
+    graphs: tuple[GraphHint, ...] = ()
 
 
 def read(document: Document, weights: str = "live") -> Reading:
@@ -50,7 +54,7 @@ def read(document: Document, weights: str = "live") -> Reading:
     framework = framework_of(document)
     parts = framework.parts(document)
     path = document.path
-    live, averaged = split_averages(named_tensors(parts, path))
+    live, averaged, average = split_averages(named_tensors(parts, path))
     parameters = {n: p for n, p in live.items() if not is_buffer(n, p, live)}
     buffers = {n: p for n, p in live.items() if n not in parameters}
     twins = tied(parameters)
@@ -62,18 +66,24 @@ def read(document: Document, weights: str = "live") -> Reading:
     buffers |= {n: p for n, p in declared.items() if n not in parameters}
     torch_like = is_torch_like(document.format, parameters) if parts.torch_like is None else parts.torch_like
     parameters = with_layouts({n: p for n, p in parameters.items() if n not in twins}, torch_like)
-    variants = {
-        label: find_twins(found := tensors(node, path), parameters) or by_order(found, live, parts.ordered)
+    findings += unread_findings(parts.weights, live, path)
+    chosen = told(parts.told, parameters) if parts.told else choose(parts, parameters, path)
+    mapped = chosen.mapped
+    copies = {
+        label: find_twins(found := tensors(node, path), parameters)
+        or by_order(found, live, mapped.groups, parts.ordered)
         for label, node in parts.variants.items()
     }
+    copies.setdefault("master", masters_of(mapped.states, parameters))
     if averaged:
-        variants["ema"] = averaged
-    variants = {label: with_layouts(copy, torch_like) for label, copy in variants.items() if copy}
+        copies["ema"] = {n: p for n, p in averaged.items() if n in parameters}
+        if average + "." not in PREFIXES:
+            words = f"{average}: taken for an averaged copy of the weights that stand beside it"
+            findings.append(Finding("averaged-copy", "note", path, words))
+    variants = {label: with_layouts(copy, torch_like) for label, copy in copies.items() if copy}
     if parts.only:
         variants.setdefault(parts.only, parameters)
         findings.append(Finding(f"only-{parts.only}", "warning", path, f"holds only the {parts.only} copy of the weights: their norm and angle lag behind the live ones"))  # noqa: E501  # fmt: skip
-    chosen = told(parts.told, parameters) if parts.told else choose(parts, parameters, path)
-    mapped = chosen.mapped
     if mapped.groups:
         trained = {n for names in mapped.groups.values() for n in names}
         idle = [n for n in parameters if n not in trained] if parts.ordered else []
@@ -102,8 +112,9 @@ def read(document: Document, weights: str = "live") -> Reading:
         parts.facts,
         parts.logged,
         counter,
-        (*findings, *mapped.findings),
+        (*parts.findings, *findings, *mapped.findings),
         unread,
+        parts.graphs,
     )
 
 
@@ -118,44 +129,6 @@ def named_tensors(parts: Parts, path: str) -> dict[str, Place]:
     found = tensors(parts.weights, path)
     names = clean_names(found)
     return {names[n]: p for n, p in found.items()}
-
-
-def find_twins(copy: Mapping[str, Place], parameters: Mapping[str, Place]) -> dict[str, Place]:
-    """The tensors of another copy under the parameters' names: those that agree in name and shape, prefixes aside."""
-    names = clean_names(copy)
-    cleaned = {names[n]: p for n, p in copy.items()}
-    for prefix in (
-        "",
-        "module.",
-        "model.",
-        "ema_model.",
-        "shadow.",
-        "state_dict.",
-        "state_dict_ema.",
-        "shadow_params.",
-    ):
-        found = {
-            n: p
-            for n, place in parameters.items()
-            if (p := cleaned.get(prefix + n)) is not None and p.shape == place.shape
-        }
-        if found:
-            return found
-    return {}
-
-
-def by_order(copy: Mapping[str, Place], live: Mapping[str, Place], ordered: bool) -> dict[str, Place]:
-    """A copy that is a list (torch_ema's shadow_params): in the order of parameters(), if every shape agrees."""
-    parameters = [n for n, p in live.items() if not is_buffer(n, p, live)]
-    numbered = [p for n, p in copy.items() if n.rpartition(".")[2].isdigit()]
-    for names in (parameters, list(live)):
-        if (
-            ordered
-            and len(numbered) == len(names)
-            and all(p.shape == live[n].shape for n, p in zip(names, numbered, strict=True))
-        ):
-            return {n: p for n, p in zip(names, numbered, strict=True) if n in parameters}
-    return {}
 
 
 def pick_variant(

@@ -10,30 +10,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from smd_analyze.loading.configured import configured_settings
 from smd_analyze.loading.frameworks.base import Parts
+from smd_analyze.loading.inferred import optimizer_of, schedule_of
 from smd_analyze.loading.tensors import Place
 from smd_analyze.loading.trees import as_dict, plain
-from smd_analyze.records.run import Applies, Setting
+from smd_analyze.records.run import Setting
 
 IN_FORCE = {
     "lr": "learning_rate", "weight_decay": "weight_decay", "momentum": "momentum", "dampening": "dampening",
     "nesterov": "nesterov", "eps": "eps", "decoupled_weight_decay": "decoupled_weight_decay", "alpha": "alpha",
     "amsgrad": "amsgrad", "maximize": "maximize", "correct_bias": "correct_bias",
 }  # fmt: skip
-CONFIGURED = {
-    "lr": "learning_rate", "learning_rate": "learning_rate", "base_lr": "learning_rate", "lr0": "learning_rate",
-    "weight_decay": "weight_decay", "wd": "weight_decay", "momentum": "momentum", "beta1": "beta1", "beta2": "beta2",
-    "adam_beta1": "beta1", "adam_beta2": "beta2", "adam_epsilon": "eps", "eps": "eps",
-    "opt": "optimizer", "optim": "optimizer",
-    "optimizer": "optimizer", "lr_scheduler_type": "schedule", "lr_scheduler": "schedule", "scheduler": "schedule",
-    "sched": "schedule",
-}  # fmt: skip
-CONFIGURED_AS_IS = (
-    "warmup_steps", "warmup_ratio", "warmup_epochs", "warmup_iters", "warmup_updates", "max_steps", "max_iters",
-    "epochs",
-    "num_train_epochs", "min_lr", "lr_decay_iters", "batch_size", "per_device_train_batch_size",
-    "gradient_accumulation_steps", "decay_epochs", "decay_rate", "cooldown_epochs", "lrf", "cos_lr", "warmup_lr",
-)  # fmt: skip
+INNER = ("_schedulers", "_milestones", "_schedule_phases", "_anneal_func_type")  # what else determines a curve
 
 
 def read_settings(parts: Parts, optimizers: Mapping[str, Any]) -> tuple[tuple[Setting, ...], dict[Setting, Place]]:
@@ -47,13 +36,31 @@ def read_settings(parts: Parts, optimizers: Mapping[str, Any]) -> tuple[tuple[Se
         out += group_settings(optimizer, label, unread)
     for scheduler in parts.schedulers[:1]:
         out += schedule_settings(scheduler)
+        if len(parts.schedulers) > 1:
+            others = float(len(parts.schedulers) - 1)
+            out.append(Setting("schedule.others", others, None, "", "in force", "further schedulers' states"))
         if not parts.optimizers:
             out += scheduled_rates(scheduler)
-    out += configured_settings(parts.configured, parts.configured_in)
+    told = configured_settings(parts.configured, parts.configured_in)
+    out = named_lambda(out, told) + told
     for stated in configured_settings(parts.stated, "the file"):
         if stated.value is not None and stated.name in IN_FORCE.values():
             out.append(replace(stated, kind="in force", source=f"{stated.source.partition('.')[2]} beside the weights"))
     return tuple(out), unread
+
+
+def named_lambda(settings: list[Setting], told: list[Setting]) -> list[Setting]:
+    """transformers' schedules are LambdaLRs whose function the training arguments name: all its numbers with it."""
+    kind = next((s for s in told if s.name == "schedule" and s.source.endswith("lr_scheduler_type")), None)
+    if kind is None or not any(s.name == "schedule" and s.text == "LambdaLR" for s in settings):
+        return settings
+    named = Setting("schedule", None, f"transformers {kind.text}", "", "inferred", f"LambdaLR and {kind.source}")
+    numbers = [
+        Setting(f"schedule.{s.name}", s.value, None, "", "configured", s.source)
+        for s in told
+        if s.name in ("warmup_steps", "warmup_ratio", "max_steps")
+    ]
+    return [s for s in settings if (s.name, s.text) != ("schedule", "LambdaLR")] + [named, *numbers]
 
 
 def group_settings(optimizer: Mapping[str, Any], label: str, unread: dict[Setting, Place]) -> list[Setting]:
@@ -92,49 +99,44 @@ def group_name(group: Mapping[str, Any], index: int) -> str:
     return name if isinstance(name, str) and name else str(index)
 
 
-def optimizer_of(group: Mapping[str, Any], state: Mapping[str, Any]) -> str | None:
-    """The optimizer whose keys these are (torch 2.x; AdamW had no key of its own before 2.6: then "Adam or AdamW")."""
-    if "ns_steps" in group:
-        return "Muon"
-    if "beta2_decay" in group:
-        return "Adafactor"
-    if "momentum_decay" in group:
-        return "NAdam"
-    if "betas" in group:
-        if "exp_avg" in state and "exp_avg_sq" not in state and "exp_inf" not in state:
-            return "Lion"
-        if "exp_inf" in state:
-            return "Adamax"
-        if "decoupled_weight_decay" in group:
-            if "amsgrad" not in group:
-                return "RAdam"
-            return "AdamW" if group["decoupled_weight_decay"] else "Adam"
-        return "Adam or AdamW" if "eps" in group or "exp_avg_sq" in state else None
-    if "alpha" in group and "momentum" in group:
-        return "RMSprop"
-    if "lr_decay" in group:
-        return "Adagrad"
-    if "rho" in group:
-        return "Adadelta"
-    if "momentum" in group and ("nesterov" in group or "dampening" in group):
-        return "SGD"
-    return None
-
-
 def schedule_settings(state: Mapping[str, Any]) -> list[Setting]:
     """The scheduler's class, inferred from its keys, and its numbers as `schedule.<key>`."""
     source = "the scheduler's state"
     kind = schedule_of(state)
     out = [Setting("schedule", None, kind, "", "inferred", f"keys of {source}")] if kind else []
     for key, value in state.items():
-        if not isinstance(key, str) or key.startswith("_"):
+        if not isinstance(key, str) or (key.startswith("_") and key not in INNER):
             continue
         number = number_of(value)
         if number is not None:
             out.append(Setting(f"schedule.{key}", number, None, "", "in force", source))
-        elif (text := text_of(value)) is not None:
+        elif (text := inner_text(value) if key in INNER else text_of(value)) is not None:
             out.append(Setting(f"schedule.{key}", None, text, "", "in force", source))
+    parts = state.get("_schedulers")
+    if (
+        "last_epoch" not in state and isinstance(parts, list) and parts
+    ):  # ChainedScheduler leaves the count to its parts
+        count = number_of((as_dict(parts[0]) or {}).get("last_epoch"))
+        if count is not None:
+            out.append(Setting("schedule.last_epoch", count, None, "", "in force", source))
     return out
+
+
+def inner_text(value: Any) -> str | None:
+    """A scheduler's private parts as JSON: plain data only, each scheduler in it with its class as `kind`."""
+
+    def bare(node: Any, depth: int) -> Any:
+        found = as_dict(node)
+        if found is not None and depth < 4:
+            made = {k: bare(v, depth + 1) for k, v in list(found.items())[:64] if isinstance(k, str)}
+            kind = schedule_of(found)
+            return {"kind": kind, **made} if kind else made
+        if isinstance(node, list | tuple) and depth < 4:
+            return [bare(v, depth + 1) for v in node[:256]]
+        return node if type(node) in (int, float, bool, str) else None
+
+    made = bare(value, 0)
+    return made if isinstance(made, str) else None if made is None else json.dumps(made)
 
 
 def scheduled_rates(state: Mapping[str, Any]) -> list[Setting]:
@@ -145,41 +147,6 @@ def scheduled_rates(state: Mapping[str, Any]) -> list[Setting]:
         for i, rate in enumerate(rates if isinstance(rates, list | tuple) else ())
         if (number := number_of(rate)) is not None
     ]
-
-
-def schedule_of(state: Mapping[str, Any]) -> str | None:
-    """The scheduler whose keys these are (torch 2.x); None for LambdaLR, which says nothing."""
-    for keys, name in (
-        (("T_0", "T_mult"), "CosineAnnealingWarmRestarts"), (("T_max", "eta_min"), "CosineAnnealingLR"),
-        (("milestones", "gamma"), "MultiStepLR"), (("step_size", "gamma"), "StepLR"),
-        (("total_steps", "_schedule_phases"), "OneCycleLR"), (("patience", "factor"), "ReduceLROnPlateau"),
-        (("start_factor", "total_iters"), "LinearLR"), (("factor", "total_iters"), "ConstantLR"),
-        (("power", "total_iters"), "PolynomialLR"), (("step_ratio", "total_size"), "CyclicLR"),
-        (("_schedulers", "_milestones"), "SequentialLR"), (("gamma",), "ExponentialLR"),
-    ):  # fmt: skip
-        if all(k in state for k in keys):
-            return name
-    return None
-
-
-def configured_settings(configured: Mapping[str, Any], where: str) -> list[Setting]:
-    """What the trainer was told: learning rate, decay, optimizer, schedule, under the names that trainers use."""
-    out: list[Setting] = []
-    for key, value in configured.items():
-        name = CONFIGURED.get(key) or (key if key in CONFIGURED_AS_IS else None)
-        if name is None:
-            continue
-        number, source = number_of(value), f"{where}.{key}" if not where.endswith(".bin") else f"{where}, {key}"
-        if number is None and isinstance(value, str) and name not in ("optimizer", "schedule"):
-            try:
-                number = float(value)
-            except ValueError:
-                continue
-        if number is not None and name not in ("optimizer", "schedule"):
-            out.append(Setting(name, number, None, "", "configured", source))
-        elif isinstance(value, str) and name in ("optimizer", "schedule"):
-            out.append(Setting(name, None, value, "", "configured", source))
-    return out
 
 
 def number_of(value: Any) -> float | None:
@@ -206,16 +173,3 @@ def text_of(value: Any) -> str | None:
     if type(value) in (list, tuple) and len(value) <= 64 and all(type(v) in (int, float) for v in value):
         return json.dumps(list(value))
     return None
-
-
-def logged_settings(
-    logged: tuple[tuple[int, float], ...], after: int, step: int, applies: Applies
-) -> tuple[Setting, ...]:
-    """Learning rates that the trainer logged since the previous checkpoint."""
-    return tuple(
-        Setting(
-            "logged_learning_rate", rate, None, "", "in force", f"trainer_state.json log_history step {at}", applies
-        )
-        for at, rate in logged
-        if after < at <= step
-    )

@@ -6,38 +6,36 @@ Where a BatchNorm counts batches, that count turns epochs (or whatever the order
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import reduce
 from itertools import pairwise
-from math import inf
+from math import gcd, inf
 
-from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, TICKS, Fact
+from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, TICKS
 from smd_analyze.loading.name_numbers import Number, varying
+from smd_analyze.loading.order_sources import BY_PATTERN, COUNTED, Member, Source, by_facts, pick, sources, unused
 from smd_analyze.records.finding import Finding
 
-COUNTED = "counted by num_batches_tracked"
+__all__ = ["Member", "Order", "order"]
 
-
-@dataclass(frozen=True)
-class Member:
-    """One checkpoint as far as its order is concerned. `facts` hold numbers only; `batches` as a BatchNorm counted."""
-
-    name: str
-    facts: tuple[Fact, ...] = ()
-    batches: int | None = None
-    mtime_ns: int = 0
-    folder: bool = False
+ROUND = 10  # steps from zero: 1999, 3999 are one less than multiples of at least this
 
 
 @dataclass(frozen=True)
 class Order:
-    """A step for every member, in the order the members were given."""
+    """A step for every member, in the order the members were given.
+
+    `suspects` are the members whose steps do not fit the numbers in their names as those of the others do.
+    """
 
     steps: tuple[int, ...]
     unit: str
     ordered_by: str
     findings: tuple[Finding, ...] = ()
+    suspects: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -48,12 +46,22 @@ class _Choice:
     findings: list[Finding] = field(default_factory=list)
 
 
-def order(members: Sequence[Member], where: str, steps_per_epoch: float | None = None) -> Order:
-    """Choose the source of order, convert to optimizer steps where that is possible, and say what is doubtful."""
-    name = from_names(members)
-    choice = choose(members, name)
-    choice.findings += disagreements(members, name, choice, where) + repeated(members, choice)
+def order(members: Sequence[Member], where: str, steps_per_epoch: float | None = None, wanted: str = "auto") -> Order:
+    """Choose the source of order, convert to optimizer steps where that is possible, and say what is doubtful.
+
+    `wanted` is one of order_sources.ORDERS; UsageError if that source does not tell the members apart.
+    """
+    found = sources(members)
+    source = pick(found, wanted, members)
+    name = varying([m.name for m in members])
+    told = wanted != "auto" or source.words == BY_PATTERN
+    choice = _Choice([v or 0.0 for v in source.values], source.unit, source.words)
+    if not told:
+        choice.findings += unused(found, source, members) + by_time_only(source, members)
+    choice.findings += [] if told else disagreements(members, name, source, where)
     choice.findings += uneven(members, name, choice)
+    suspects, odd = out_of_proportion(members, name, choice)
+    choice.findings += odd if not any(f.code == "epochs-uneven" for f in choice.findings) else []
     bare = choice.source == "number in the file name" and choice.unit != STEPS
     if steps_per_epoch is not None and (choice.unit == EPOCHS or bare):
         choice.values = [v * steps_per_epoch for v in choice.values]
@@ -61,66 +69,20 @@ def order(members: Sequence[Member], where: str, steps_per_epoch: float | None =
         choice.unit = STEPS
     elif choice.unit != STEPS:
         count_batches(choice, [m.batches for m in members], where)
-    if choice.unit == STEPS and all(m.batches == v + 1 for m, v in zip(members, choice.values, strict=True)):
-        words = f"{choice.source} counts from zero: one more batch was seen than it says"
-        choice.findings.append(Finding("steps-from-zero", "note", where, words))
+    choice.findings += from_zero(choice, source.order, members, where)
+    if wanted != "auto":
+        choice.source += f" (--order {wanted})"
     steps = tuple(round(v) for v in choice.values)
-    return Order(steps, choice.unit, choice.source, tuple(choice.findings))
+    return Order(steps, choice.unit, choice.source, tuple(choice.findings), suspects)
 
 
-def from_names(members: Sequence[Member]) -> list[Number] | None:
-    """The number in each name that tells the members apart."""
-    return varying([m.name for m in members])
-
-
-def choose(members: Sequence[Member], name: list[Number] | None) -> _Choice:
-    """Inside, optimizer, scheduler, name, epoch inside, batches, time: the first that all have, and all differ in."""
-    for unit in (STEPS, TICKS):
-        found = common(members, unit)
-        if found:
-            return found
-    if name is not None:
-        unit = {"step": STEPS, "epoch": EPOCHS}.get(name[0].word) or bare_unit(members, name)
-        return _Choice(
-            [n.value for n in name], unit, {STEPS: "step", EPOCHS: "epoch"}.get(unit, "number") + " in the file name"
-        )
-    found = common(members, EPOCHS)
-    if found:
-        return found
-    counted = [m.batches for m in members]
-    if all(c is not None for c in counted) and len(set(counted)) == len(counted):
-        return _Choice([float(c or 0) for c in counted], STEPS, f"batches, {COUNTED}")
-    times = [m.mtime_ns for m in members]
-    ranks = {t: i for i, t in enumerate(sorted(set(times)))}
-    note = Finding("ordered-by-time", "warning", members[0].name, "no step stands in the files or their names: ordered by modification time, which copying changes", "Put the step into the file names.")  # noqa: E501  # fmt: skip
-    if len(set(times)) < len(times):
-        ranked = sorted(range(len(members)), key=lambda i: (times[i], members[i].name))
-        values = [float(ranked.index(i)) for i in range(len(members))]
-        return _Choice(values, "saves", "modification time, then name", [note])
-    return _Choice([float(ranks[t]) for t in times], "saves", "modification time", [note] if len(members) > 1 else [])
-
-
-def common(members: Sequence[Member], unit: str) -> _Choice | None:
-    """A fact of this unit with one source that all members have, all different."""
-    for fact in members[0].facts:
-        if fact.unit != unit:
-            continue
-        values = [next((f.value for f in m.facts if f.source == fact.source), None) for m in members]
-        if all(isinstance(v, int | float) for v in values) and len(set(values)) == len(values):
-            return _Choice([float(v) for v in values if isinstance(v, int | float)], unit, fact.source)
-    return None
-
-
-def bare_unit(members: Sequence[Member], name: list[Number]) -> str:
-    """What a number without a word counts: the epoch if the files say the same epoch, steps in checkpoint-N folders."""
-    inside = common(members, EPOCHS)
-    if inside:
-        shift = {v - n.value for v, n in zip(inside.values, name, strict=True)}
-        if shift <= {0.0} or shift <= {1.0}:
-            return EPOCHS
-    if all(m.folder and m.name.rpartition("/")[2].startswith("checkpoint-") for m in members):
-        return STEPS
-    return "saves"
+def by_time_only(source: Source, members: Sequence[Member]) -> list[Finding]:
+    """A warning where nothing better than the time of the files is left."""
+    if source.order != "time" or len(members) < 2:
+        return []
+    words = "no step stands in the files or their names: ordered by modification time, which copying changes"
+    remedy = "Put the step into the file names, or say where it stands with --step-pattern."
+    return [Finding("ordered-by-time", "warning", members[0].name, words, remedy)]
 
 
 def count_batches(choice: _Choice, batches: Sequence[int | None], where: str) -> None:
@@ -157,25 +119,36 @@ def count_batches(choice: _Choice, batches: Sequence[int | None], where: str) ->
     )
 
 
-def repeated(members: Sequence[Member], choice: _Choice) -> list[Finding]:
-    """A step inside that several members share while the order had to come from elsewhere."""
-    if len(members) < 2 or any(f.source == choice.source for f in members[0].facts):
-        return []
-    for fact in members[0].facts:
-        if fact.unit == STEPS:
-            stated = [next((f.value for f in m.facts if f.source == fact.source), None) for m in members]
-            twice = next((v for v in stated if v is not None and stated.count(v) > 1), None)
-            if twice is not None and None not in stated and len(set(stated)) > 1:
-                pair = [m.name for m, v in zip(members, stated, strict=True) if v == twice]
-                words = f"{fact.source} is {twice:g} in {pair[0]} and in {pair[1]}: ordered by {choice.source} instead"
-                return [Finding("step-repeats", "warning", pair[1], words, "Is one of them of another run, or a copy?")]
+def from_zero(choice: _Choice, kind: str, members: Sequence[Member], where: str) -> list[Finding]:
+    """A counter that starts at zero (detectron2's iteration): 1999 is the state after 2000 updates."""
+    values = [int(v) for v in choice.values]
+    if choice.unit == STEPS and all(m.batches == v + 1 for m, v in zip(members, values, strict=True)):
+        words = f"{choice.source} counts from zero: one more batch was seen than it says"
+        return [Finding("steps-from-zero", "note", where, words)]
+    common = reduce(gcd, (v + 1 for v in values), 0)
+    if (
+        kind in ("inside", "name")
+        and choice.unit not in (EPOCHS, TICKS)
+        and len(values) > 1
+        and common >= ROUND
+        and common % ROUND == 0
+    ):
+        words = f"{choice.source} seems to count from zero: {values[0]} is the state after {values[0] + 1} updates"
+        return [Finding("steps-from-zero", "note", where, words)]
     return []
 
 
-def uneven(members: Sequence[Member], name: list[Number] | None, choice: _Choice) -> list[Finding]:
+def epochs_of(members: Sequence[Member], name: Sequence[Number] | None) -> list[float] | None:
+    """The epoch of every member, in the names or inside."""
+    if name is not None and name[0].word == "epoch":
+        return [float(n.value) for n in name]
+    inside = next((s for s in by_facts(members, EPOCHS, "epoch") if s.usable), None)
+    return [v or 0.0 for v in inside.values] if inside else None
+
+
+def uneven(members: Sequence[Member], name: Sequence[Number] | None, choice: _Choice) -> list[Finding]:
     """Steps per epoch that cannot be the same throughout, even if the epochs are cut off: is it one run?"""
-    found = common(members, EPOCHS)
-    epochs = [float(n.value) for n in name] if name is not None and name[0].word == "epoch" else found and found.values
+    epochs = epochs_of(members, name)
     if choice.unit != STEPS or not epochs:
         return []
     ranked = sorted(range(len(members)), key=lambda i: choice.values[i])
@@ -193,15 +166,42 @@ def uneven(members: Sequence[Member], name: list[Number] | None, choice: _Choice
     return [Finding("epochs-uneven", "warning", least[1], words, remedy)]
 
 
-def disagreements(members: Sequence[Member], name: list[Number] | None, choice: _Choice, where: str) -> list[Finding]:
-    """A step in the name that is not the step inside; a name that counts from zero."""
-    if name is None or choice.unit != STEPS or "name" in choice.source or len(members) < 2:
+def out_of_proportion(
+    members: Sequence[Member], name: Sequence[Number] | None, choice: _Choice
+) -> tuple[frozenset[int], list[Finding]]:
+    """Members whose step is not as many times the number in their name as in most others, by more than one of those.
+
+    `cp-0010` at 35250, `cp-0040` at 141000, `cp-0070` at 246750, and `cp-0005` at 285.
+    """
+    if name is None or choice.unit != STEPS or "name" in choice.source or name[0].word not in ("", "epoch"):
+        return frozenset(), []
+    for shift in (0, 1):  # numbers from one, or from zero
+        places = [n.value + shift for n in name]
+        per = [Fraction(v) / p if p else None for v, p in zip(choice.values, places, strict=True)]
+        usual, count = Counter(p for p in per if p).most_common(1)[0] if any(per) else (Fraction(0), 0)
+        if count < 3 or 2 * count <= len(members) or usual <= 1:
+            continue
+        odd = [i for i, (v, p) in enumerate(zip(choice.values, places, strict=True)) if abs(v - usual * p) > usual]
+        if not odd:
+            return frozenset(), []
+        first = odd[0]
+        words = f"states step {choice.values[first]:g} at number {name[first].value}; {count} others have {float(usual):g} steps per number"  # noqa: E501  # fmt: skip
+        more = f"; so do {len(odd) - 1} more" if len(odd) > 1 else ""
+        remedy = "Was another run mixed in? If so, put each into a folder of its own."
+        found = Finding("steps-out-of-proportion", "warning", members[first].name, words + more, remedy)
+        return frozenset(odd), [found]
+    return frozenset(), []
+
+
+def disagreements(
+    members: Sequence[Member], name: Sequence[Number] | None, source: Source, where: str
+) -> list[Finding]:
+    """A step in the name that is not the step inside."""
+    if name is None or source.order not in ("inside", "optimizer") or len(members) < 2 or name[0].word != "step":
         return []
-    if name[0].word == "epoch" or (name[0].word == "" and choice.source.startswith("the scheduler")):
-        return []
-    differing = [(m, n, v) for m, n, v in zip(members, name, choice.values, strict=True) if n.value != v]
-    if not differing or name[0].word == "":
+    differing = [(m, n, v) for m, n, v in zip(members, name, source.values, strict=True) if n.value != v]
+    if not differing:
         return []
     member, number, value = differing[0]
-    words = f"{member.name} says step {number.value}, {choice.source} says {value:g}; the file's own is taken"
-    return [Finding("step-disagreement", "warning", where, words, "Rename the files, or say which is right.")]
+    words = f"{member.name} says step {number.value}, {source.words} says {value:g}; the file's own is taken"
+    return [Finding("step-disagreement", "warning", where, words, "--order name takes the names' instead.")]

@@ -22,6 +22,7 @@ MOST_REPEATED = 1 << 26  # bytes that a view may unfold to beyond its storage (a
 
 
 Find = Callable[[FileId, "Place"], "Place"]
+Read = Callable[[FileId, "Place"], np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,9 @@ class Place:
     `file` numbers the files of a checkpoint. `inline` holds the bytes of an array that lies raw in no file.
     `pieces` make up a tensor that is cut: each is (where it begins, its Place); a beginning has an index per axis, or
     a single one into the flattened tensor. `find(file, place)` gives the real Place when the tensor is read, for
-    tensors inside an archive within the file, from byte `start`, `within` bytes long.
+    tensors inside an archive within the file, from byte `start`, `within` bytes long. `read(file, place)` gives the
+    elements of an array that a library has to decode: the one called `key` there, or, of that one, what is left when
+    each (axis, index) of `part` has been taken in turn.
     """
 
     shape: tuple[int, ...]
@@ -45,6 +48,9 @@ class Place:
     pieces: tuple[tuple[tuple[int, ...], Place], ...] | None = None
     find: Find | None = None
     within: int = 0
+    read: Read | None = None
+    key: str = ""
+    part: tuple[tuple[int, int], ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -128,6 +134,8 @@ def read_tensor(place: Place, files: Sequence[FileId]) -> np.ndarray:
     """
     if place.pieces is None:
         file = files[place.file]
+        if place.read is not None:
+            return place.read(file, place)
         if place.find is None:
             return read_place(place, file)
         found = place.find(file, place)
@@ -182,7 +190,7 @@ def joined(shape: Sequence[int], dtype: str, pieces: Sequence[tuple[tuple[int, .
         )
     if overlap(boxes):
         raise DamagedFile(f"{what}: pieces of the tensor overlap")
-    if len(pieces) == 1 and (piece := pieces[0][1]).pieces is None and piece.strides is None:
+    if len(pieces) == 1 and (piece := pieces[0][1]).pieces is None and piece.strides is None and piece.read is None:
         return replace(piece, shape=shape)
     return Place(shape, dtype, 0, file=pieces[0][1].file if pieces else 0, pieces=tuple(pieces))
 
@@ -212,7 +220,7 @@ def decoded(array: np.ndarray, dtype: str) -> np.ndarray:
 
 def lazy_tensor(place: Place, files: Sequence[FileId]) -> LazyTensor:
     """The record of one tensor; its bytes stay where they are."""
-    whole = place.pieces is None and place.find is None
+    whole = place.pieces is None and place.find is None and place.read is None
     raw = whole and place.strides is None and place.inline is None and not place.big_endian
     extent = Extent(files[place.file].path, place.start, place.nbytes) if raw else None
     read: partial[Any] = partial(read_place, place, files[place.file]) if whole else partial(read_tensor, place, files)

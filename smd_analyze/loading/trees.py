@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -128,34 +128,39 @@ class _Walk:
 
 def moved(node: Any, file: int) -> Any:
     """The same tree with its places in file number `file`. Cyclic parts are kept as they are found once."""
-    return _moved(node, file, {}) if file else node
+    return with_places(node, lambda place: renumbered(place, lambda number: number + file)) if file else node
 
 
-def _moved(node: Any, file: int, seen: dict[int, Any]) -> Any:
+def with_places(node: Any, change: Callable[[Place], Place]) -> Any:
+    """The same tree with each place changed; what is shared or cyclic stays so."""
+    return _changed(node, change, {})
+
+
+def _changed(node: Any, change: Callable[[Place], Place], seen: dict[int, Any]) -> Any:
     kind = type(node)
     if kind is Place:
-        return renumbered(node, lambda number: number + file)
+        return change(node)
     if kind not in (dict, list, tuple, Inert):
         return node
     if id(node) in seen:
         return seen[id(node)]
     if kind is tuple:
-        return tuple(_moved(v, file, seen) for v in node)
+        return tuple(_changed(v, change, seen) for v in node)
     if kind is dict:
         made: Any = {}
         seen[id(node)] = made
-        made.update((k, _moved(v, file, seen)) for k, v in node.items())
+        made.update((k, _changed(v, change, seen)) for k, v in node.items())
     elif kind is list:
         made = []
         seen[id(node)] = made
-        made.extend(_moved(v, file, seen) for v in node)
+        made.extend(_changed(v, change, seen) for v in node)
     else:
         made = Inert(node.name, node.args)
         seen[id(node)] = made
-        made.args = _moved(node.args, file, seen)
-        made.state = _moved(node.state, file, seen)
-        made.items = _moved(node.items, file, seen)
-        made.sequence = _moved(node.sequence, file, seen)
+        made.args = _changed(node.args, change, seen)
+        made.state = _changed(node.state, change, seen)
+        made.items = _changed(node.items, change, seen)
+        made.sequence = _changed(node.sequence, change, seen)
     return made
 
 

@@ -12,6 +12,9 @@ from smd_analyze.errors import DamagedFile, UnsafeFile
 from smd_analyze.loading.sources import Source
 
 MOST_MEMBERS = 2_000_000
+ALIGNED = 64  # caffe2/serialize/inline_container.cc: kFieldAlignment
+HEADERS = 256  # bytes behind a member's name that hold the rest of its header, and mostly that of an array in it
+MOST_EXPECTED = 4096
 SMALL = 1 << 18  # files up to this size are read in one go
 
 
@@ -50,7 +53,30 @@ def read_directory(source: Source) -> dict[str, Member]:
     except struct.error:
         raise DamagedFile(f"{source.path}: its zip directory is cut short") from None
     source.scratch["zip"] = members
+    if source.far is not None:
+        look_ahead(source, members, start)
     return members
+
+
+def look_ahead(source: Source, members: dict[str, Member], end: int) -> None:
+    """For a file elsewhere: where members begin without a request for each, or all their headers at once.
+
+    torch aligns the bytes of every member. If the room up to the next member (or to the directory, at `end`) puts all
+    of them at such places, the members' own headers need not be read.
+    """
+    headers = sorted({m.header for m in members.values()} | {end})
+    after = dict(zip(headers, headers[1:], strict=False))
+    starts: dict[str, int] = {}
+    for name, member in members.items():
+        least = member.header + 30 + len(name.encode())
+        for tail in (16, 24) if member.flags & 8 else (0,):  # a record behind the bytes
+            start = after.get(member.header, 0) - tail - member.size
+            if start % ALIGNED == 0 and least <= start < least + 2 * ALIGNED:
+                starts[name] = start
+    if len(starts) == len(members):
+        source.scratch["starts"] = starts
+    elif len(members) <= MOST_EXPECTED:
+        source.expect((m.header, m.header + 30 + len(n.encode()) + HEADERS) for n, m in members.items())
 
 
 def find_directory(source: Source) -> tuple[int, int, int]:
@@ -108,6 +134,9 @@ def data_start(source: Source, name: str, member: Member) -> int:
 
 def member_start(source: Source, name: str, member: Member) -> int:
     """First byte of a member, packed or not. DamagedFile if it leaves the file."""
+    start = source.scratch.get("starts", {}).get(name)
+    if start is not None:
+        return start
     header = source.read(member.header, min(member.header + 30, source.size))
     if header[:4] != b"PK\x03\x04" or len(header) < 30:
         raise DamagedFile(f"{source.path}: no member begins where the directory says that {name} does")

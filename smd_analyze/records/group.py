@@ -15,12 +15,14 @@ class Member:
     """The part of one tensor that belongs to a group: indices `start` to `stop` of `axis`, the units' axis.
 
     These indices are cut into the group's `units` equal blocks, in order. With one unit the axis does not matter.
+    `shape` is the one that `axis` is an axis of, if neighbouring axes are seen as one; () for the tensor's own.
     """
 
     parameter: str
     axis: int
     start: int
     stop: int
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,7 @@ class Run:
     `parameter_groups` maps a parameter group's name to its parameters, as far as the files allow.
     `aliases` maps a label ("last", "best") to the file it stands for. `logs` are hyperparameters that were logged.
     `graphs` are descriptions of the model that lie with the latest checkpoint that has any.
+    `runs` are all sequences of the tree, this one first: name → number of checkpoints.
     """
 
     path: str
@@ -151,6 +152,7 @@ class Run:
     aliases: Mapping[str, str] = field(default_factory=dict)
     graphs: tuple[GraphHint, ...] = ()
     logs: tuple[Log, ...] = ()
+    runs: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
         if not self.checkpoints:

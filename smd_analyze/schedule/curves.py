@@ -12,15 +12,43 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from smd_analyze.rate_formulas import rate_after
+from smd_analyze.schedule import transformers_curves
+
 Function = Callable[[np.ndarray], np.ndarray]
+CALLS = "calls_per_update"  # a schedule that counts batches, of which so many make an update
+
+
+def formula(kind: str, state: Mapping[str, float | str]) -> Function | None:
+    """η(u) of a schedule that its name and numbers define by themselves; None where it is none, or a number is missing.
+
+    Lists stand in `state` as JSON.
+    """
+    numbers = {k: json.loads(v) if isinstance(v, str) and v.startswith("[") else v for k, v in state.items()}
+    every = float(numbers.get(CALLS) or 1.0)
+    if rate_after(kind, numbers, np.zeros(1)) is None:
+        return None
+
+    def value(u: np.ndarray) -> np.ndarray:
+        rate = rate_after(kind, numbers, every * u - 1)
+        return np.full(u.shape, np.nan) if rate is None else rate
+
+    return value
 
 
 @dataclass(frozen=True)
 class Shape:
-    """f(count), 1 at the base learning rate, and the floor η_min."""
+    """f(count), 1 at the base learning rate, and the floor η_min (of each part of a sequence its own).
+
+    `floor` None: another one in every parameter group; it follows from a second saved learning rate.
+    """
 
     factor: Function
-    floor: float = 0.0
+    floor: float | Function | None = 0.0
+
+    def floors(self, count: np.ndarray) -> np.ndarray:
+        """η_min at every count."""
+        return self.floor(count) if callable(self.floor) else np.full(np.shape(count), self.floor or 0.0)
 
 
 def shape(kind: str, state: Mapping[str, float | str]) -> Shape | None:
@@ -29,10 +57,13 @@ def shape(kind: str, state: Mapping[str, float | str]) -> Shape | None:
     `state` holds the scheduler's saved numbers (T_max, gamma, …) and texts (milestones as JSON).
     """
     builder = _KINDS.get(kind)
-    if builder is None:
+    if builder is None and not kind.startswith("transformers "):
         return None
     try:
-        return builder(state)
+        if builder is not None:
+            return builder(state)
+        factor = transformers_curves.factor(kind, state)
+        return None if factor is None else Shape(factor)
     except (KeyError, ValueError, TypeError, ZeroDivisionError):
         return None  # the state lacks what its kind needs: the saved learning rates speak alone
 
@@ -109,7 +140,7 @@ def _one_cycle(state: Mapping[str, float | str]) -> Shape:
         out, begin = np.empty_like(c, dtype=float), 0.0
         for i, (end, low, high) in enumerate(ends):
             inside = (c >= begin if i else np.full(c.shape, True)) & (c <= end if i < len(ends) - 1 else True)
-            part = np.clip((c[inside] - begin) / (end - begin), 0, 1)
+            part = (c[inside] - begin) / (end - begin)  # torch lets the count run past the end as well
             mix = part if straight else 0.5 * (1 - np.cos(np.pi * part))
             out[inside] = low + (high - low) * mix
             begin = end
@@ -118,6 +149,58 @@ def _one_cycle(state: Mapping[str, float | str]) -> Shape:
     return Shape(value)
 
 
+def _cyclic(state: Mapping[str, float | str]) -> Shape:
+    """Triangles between two learning rates; halved each time (triangular2), or scaled by γ^count."""
+    size, ratio, gamma = _get(state, "total_size"), _get(state, "step_ratio"), float(state.get("gamma", 1.0))
+    mode = str(state.get("mode", "triangular"))
+    if mode not in ("triangular", "triangular2", "exp_range"):
+        raise ValueError("a function of the user's own")
+
+    def value(c: np.ndarray) -> np.ndarray:
+        cycle = np.floor(1 + c / size)
+        x = 1 + c / size - cycle
+        height = np.where(x <= ratio, x / ratio, (x - 1) / (ratio - 1))
+        scale = {"triangular": np.ones(c.shape), "triangular2": 0.5 ** (cycle - 1), "exp_range": gamma**c}
+        return height * scale[mode]
+
+    return Shape(value, None)
+
+
+def _sequence(state: Mapping[str, float | str]) -> Shape:
+    """One scheduler after the other; each counts from the milestone at which it took over."""
+    milestones = np.array(json.loads(str(state["_milestones"])), float)
+    parts = [_part(p) for p in json.loads(str(state["_schedulers"]))]
+    starts = np.r_[0.0, milestones]
+    if len(parts) != len(starts):
+        raise ValueError("schedulers and milestones do not fit")
+
+    def by_part(values: Sequence[Function]) -> Function:
+        def value(c: np.ndarray) -> np.ndarray:
+            j = np.searchsorted(milestones, c, side="right")
+            return np.choose(j, [f(np.maximum(c - s, 0)) for f, s in zip(values, starts, strict=True)])
+
+        return value
+
+    return Shape(by_part([p.factor for p in parts]), by_part([p.floors for p in parts]))
+
+
+def _chain(state: Mapping[str, float | str]) -> Shape:
+    """All at once: each multiplies the rate by its own change, so factors multiply (where none adds a floor)."""
+    found = json.loads(str(state["_schedulers"]))
+    parts = [_part(p) for p in found]
+    if any(p["kind"] not in _MULTIPLY for p in found):
+        raise ValueError("the product is known of schedulers without a floor only")
+    return Shape(lambda c: np.prod([p.factor(c) for p in parts], axis=0))
+
+
+def _part(state: dict[str, object]) -> Shape:
+    """The curve of one of several schedulers."""
+    kind = str(state.get("kind"))
+    flat = {k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in state.items() if v is not None}
+    return _KINDS[kind](flat)  # type: ignore[arg-type]
+
+
+_MULTIPLY = ("MultiStepLR", "StepLR", "ExponentialLR", "LinearLR", "ConstantLR", "PolynomialLR")
 _KINDS: dict[str, Callable[[Mapping[str, float | str]], Shape]] = {
     "MultiStepLR": _multi_step,
     "StepLR": _step,
@@ -128,6 +211,9 @@ _KINDS: dict[str, Callable[[Mapping[str, float | str]], Shape]] = {
     "ConstantLR": _constant,
     "PolynomialLR": _polynomial,
     "OneCycleLR": _one_cycle,
+    "CyclicLR": _cyclic,
+    "SequentialLR": _sequence,
+    "ChainedScheduler": _chain,
 }
 KNOWN = tuple(_KINDS)
 
@@ -148,19 +234,41 @@ def counts(steps: Sequence[float], last_epochs: Sequence[float]) -> list[Functio
     if len(t) == 1 and abs(c[0] - t[0]) <= 1:
         shift = float(c[0] - t[0])
         return [lambda u: u - 1 + shift]
+    slow = epoch_lengths(steps, last_epochs)
+    if slow:
+        return [by_epoch(n) for n in slow]
     moved = c > 0
-    if not moved.any():
+    longest = float(np.min(t[moved] / c[moved])) if moved.any() else 1.0
+    if longest < 1 and np.allclose(t[moved] / c[moved], longest, rtol=1e-9):
+        return [lambda u: (u - 1) / longest]
+    return []
+
+
+def epoch_lengths(steps: Sequence[float], last_epochs: Sequence[float]) -> list[float]:
+    """Updates per count of a scheduler that is called once an epoch: the likeliest first, then those that bound it.
+
+    Empty where the count runs with the updates, or faster, or nothing fits.
+    """
+    t, c = np.asarray(steps, float), np.asarray(last_epochs, float)
+    moved = c > 0
+    if not moved.any() or np.all(c - t == c[0] - t[0]):
         return []
     longest = float(np.min(t[moved] / c[moved]))
     shortest = float(np.max(t / (c + 1)))
-    if longest < 1 and np.allclose(t[moved] / c[moved], longest, rtol=1e-9):
-        return [lambda u: (u - 1) / longest]
-    if longest < 1 or shortest >= longest:
+    if longest < 1:
         return []
     if np.all(c[moved] * longest == t[moved]):
-        return [_epochs(longest)]
-    return [_epochs(0.5 * (shortest + longest)), _epochs(longest), _epochs(shortest * (1 + 1e-6))]
+        return [longest]
+    if len(t) > 1 and np.all((c + 1) * shortest == t):  # saved at the end of an epoch, before the scheduler was called
+        return [shortest]
+    if shortest > longest or (len(t) == 1 and shortest == longest):
+        return []
+    least, most = float(np.ceil(shortest - 1e-9)), float(np.floor(longest + 1e-9))
+    if least <= most:  # an epoch is a whole number of updates
+        return list(dict.fromkeys([float(np.round(0.5 * (least + most))), least, most]))
+    return [0.5 * (shortest + longest), longest, shortest * (1 + 1e-6)]
 
 
-def _epochs(steps: float) -> Function:
+def by_epoch(steps: float) -> Function:
+    """The count of a scheduler that is called after every `steps` updates."""
     return lambda u: np.floor((u - 1) / steps + 1e-9)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from smd_analyze.records.run import Checkpoint, Setting
@@ -10,8 +10,7 @@ from smd_analyze.schedule.series import SAME
 from smd_analyze.schedule.updates import Clock
 
 NUMBERS = ("learning_rate", "weight_decay", "momentum", "dampening", "beta1", "beta2", "eps")
-RANK = {"in force": 0, "inferred": 1, "configured": 2}
-LOGGED = "logged_learning_rate"
+RANK = {"in force": 0, "inferred": 1, "configured": 2, "logged": 3}
 Point = tuple[int, float, float, bool, str]  # rank of the kind, update, value, whether it was only meant, source
 
 
@@ -39,7 +38,7 @@ class GroupFacts:
     """All that the files say about one parameter group: numbers, configured numbers beside those in force, words."""
 
     numbers: dict[str, Found] = field(default_factory=dict)
-    configured: dict[str, tuple[float, str]] = field(default_factory=dict)
+    configured: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
     words: dict[str, tuple[str, str]] = field(default_factory=dict)
     switches: dict[str, tuple[bool, str]] = field(default_factory=dict)
     scheduler: tuple[tuple[int, dict[str, float | str]], ...] = ()
@@ -56,11 +55,14 @@ def facts(checkpoints: Sequence[Checkpoint], group: str, clock: Clock) -> GroupF
     points: dict[str, list[Point]] = {}
     result = GroupFacts(scheduler=tuple(_scheduler(checkpoints, group)))
     for checkpoint in checkpoints:
-        for name, setting in _best(checkpoint.settings, group).items():
+        best = _best(checkpoint.settings, group)
+        for name, setting in best.items():
             _take(result, points, name, setting, checkpoint, clock)
+        for setting in _other_moments(checkpoint.settings, best):
+            _take(result, points, setting.name, setting, checkpoint, clock)
         for setting in checkpoint.settings:
             if setting.parameter_group in ("", group):
-                _beside(result, points, setting, clock)
+                _beside(result, setting)
     for name, found in points.items():
         best = min(rank for rank, *_ in found)
         updates, values, meant, sources = zip(*sorted(p[1:] for p in found if p[0] == best), strict=True)
@@ -81,6 +83,17 @@ def _best(settings: Iterable[Setting], group: str) -> dict[str, Setting]:
     return {name: s for name, (_, s) in chosen.items()}
 
 
+def _other_moments(settings: Iterable[Setting], best: Mapping[str, Setting]) -> list[Setting]:
+    """Values of the same rank and parameter group as the best one that act at another update: last beside next."""
+    return [
+        s
+        for s in settings
+        if s.name in best
+        and s.applies != best[s.name].applies
+        and (s.kind, s.parameter_group) == (best[s.name].kind, best[s.name].parameter_group)
+    ]
+
+
 def _take(
     result: GroupFacts,
     points: dict[str, list[Point]],
@@ -99,27 +112,12 @@ def _take(
         result.switches[name] = (bool(setting.value), setting.source)
 
 
-def _beside(result: GroupFacts, points: dict[str, list[Point]], setting: Setting, clock: Clock) -> None:
-    """Logged learning rates join those in force; configured numbers are kept for comparison."""
-    if setting.value is None:
-        return
-    if setting.name == LOGGED:
-        step = _logged_step(setting.source)
-        if step is not None:
-            made = clock.made(step) + (1 if setting.applies == "next update" else 0)
-            point = RANK["in force"], made, setting.value, False, setting.source
-            points.setdefault("learning_rate", []).append(point)
-    elif setting.kind == "configured" and setting.name in NUMBERS:
-        result.configured.setdefault(setting.name, (setting.value, setting.source))
-
-
-def _logged_step(source: str) -> int | None:
-    """The N of "… step N …" in a source."""
-    words = source.replace(",", " ").replace(")", " ").split()
-    for before, word in zip(words, words[1:], strict=False):
-        if before.lower().strip("(:") == "step" and word.isdigit():
-            return int(word)
-    return None
+def _beside(result: GroupFacts, setting: Setting) -> None:
+    """Configured numbers are kept for comparison."""
+    if setting.value is not None and setting.kind == "configured" and setting.name in NUMBERS:
+        stated = result.configured.setdefault(setting.name, [])
+        if (setting.value, setting.source) not in stated:
+            stated.append((setting.value, setting.source))
 
 
 def _scheduler(checkpoints: Sequence[Checkpoint], group: str) -> Iterable[tuple[int, dict[str, float | str]]]:

@@ -9,11 +9,14 @@ import numpy as np
 
 from smd_analyze.schedule import curves
 from smd_analyze.schedule.found import Found, GroupFacts
+from smd_analyze.schedule.logs import Logged
+from smd_analyze.schedule.scheduler import from_scheduler, in_stairs
 from smd_analyze.schedule.series import Series, constant, exact, piecewise, through
 from smd_analyze.schedule.settings import ScheduleTable, Value
 from smd_analyze.schedule.updates import Clock
 
-REPRODUCES = 1e-5  # relative: a scheduler's curve must give every saved learning rate to this
+PRINTED = 2e-3  # relative: logs have few digits
+FEW = 0.01  # of the logged values may miss the curve: a resumed run writes odd ones
 STILL = ("constant", "none", "", "constant_with_warmup")
 
 
@@ -27,30 +30,63 @@ class Rate:
 
 
 def learning_rate(
-    values: Mapping[str, Value], own: bool, table: ScheduleTable | None, facts: GroupFacts, clock: Clock
+    values: Mapping[str, Value],
+    own: bool,
+    table: ScheduleTable | None,
+    facts: GroupFacts,
+    clock: Clock,
+    logged: Logged | None = None,
 ) -> Rate:
-    """The learning rate of a group. `own`: the caller gave this group (by glob) a learning rate of its own."""
+    """The learning rate of a group. `own`: the caller gave this group (by glob) a learning rate of its own.
+
+    Of the files: a saved scheduler whose curve gives every saved value and every logged one; what was logged; what was
+    saved, joined between the checkpoints; what was configured, if nothing says that it changes.
+    """
     given = values.get("learning_rate")
     if table is not None and not (own and table.kind == "steps"):
         return Rate(_from_table(table, float(given) if given is not None else 0.0, clock), "caller")
     if given is not None:
         return Rate(constant(float(given)), "caller")
     found = facts.numbers.get("learning_rate")
-    if found is None:
-        return Rate(None, "")
-    if found.kind == "configured":
-        word = facts.words.get("schedule", ("", ""))[0].lower()
-        if word not in STILL:
-            return Rate(None, "", ("schedule-unknown",))
-        return Rate(constant(found.values[0]), found.source, ("configured-only",))
+    if found is None or found.kind == "configured":
+        if logged is not None:
+            return Rate(logged.series, f"{logged.source} (logged)")
+        return Rate(None, "") if found is None else _configured(found, facts)
     codes: tuple[str, ...] = ()
     if facts.scheduler and "schedule" in facts.words and found.varies:
-        series = _from_scheduler(facts, found, clock)
-        if series is not None:
+        series = from_scheduler(facts, found, clock)
+        if series is not None and (logged is None or _gives(series, logged)):
             return Rate(series, f"{found.source}; {facts.words['schedule'][0]}")
-        if facts.words["schedule"][0] in curves.KNOWN:
+        if series is None and facts.words["schedule"][0] in curves.KNOWN:
             codes = ("schedule-state-disagrees",)
-    return Rate(through(found.updates, found.values, found.meant), found.source, codes)
+    if logged is not None:
+        stairs = in_stairs(facts, found, clock, logged.updates, logged.values)
+        return Rate(stairs or logged.series, f"{logged.source} (logged)", codes)
+    stairs = in_stairs(facts, found, clock)
+    joined = f"{found.source}, joined between the checkpoints" if found.varies else found.source
+    peak = max((v for v, s in facts.configured.get("learning_rate", ()) if s.endswith("initial_lr")), default=0.0)
+    return Rate(stairs or through(found.updates, found.values, found.meant, peak), joined, codes)
+
+
+def _configured(found: Found, facts: GroupFacts) -> Rate:
+    """The configured learning rate, if no schedule is named that would change it, or one that is a formula."""
+    named = facts.words.get("schedule", ("", ""))[0]
+    formula = curves.formula(named, facts.scheduler[-1][1]) if facts.scheduler else None
+    if formula is not None:
+        return Rate(exact(formula), f"{found.source}; {named}", ("configured-only",))
+    word = facts.words.get("schedule", ("", ""))[0].lower()
+    if word not in STILL:
+        return Rate(None, "", ("schedule-unknown",))
+    return Rate(constant(found.values[0]), found.source, ("configured-only",))
+
+
+def _gives(curve: Series, logged: Logged) -> bool:
+    """The curve runs through what was logged, as far as that is known."""
+    u, v = logged.updates, logged.values
+    slack = PRINTED * np.abs(v) + 1e-6 * np.abs(v).max()
+    low, high = np.minimum(v, logged.series.low(u)), np.maximum(v, logged.series.high(u))
+    missed = (curve.best(u) < low - slack) | (curve.best(u) > high + slack)
+    return float(missed.mean()) <= FEW
 
 
 def _from_table(table: ScheduleTable, base: float, clock: Clock) -> Series:
@@ -69,38 +105,3 @@ def _from_table(table: ScheduleTable, base: float, clock: Clock) -> Series:
         return np.where(count < warm, base * count / max(warm, 1.0), low + (base - low) * fall)
 
     return exact(value)
-
-
-def _from_scheduler(facts: GroupFacts, found: Found, clock: Clock) -> Series | None:
-    """The curve of the saved scheduler, if it gives every saved learning rate; None otherwise."""
-    state = facts.scheduler[-1][1]
-    shape = curves.shape(facts.words["schedule"][0], state)
-    pairs = [(clock.made(step), s["last_epoch"]) for step, s in facts.scheduler if "last_epoch" in s]
-    if shape is None or not pairs:
-        return None
-    candidates = curves.counts([t for t, _ in pairs], [float(c) for _, c in pairs])
-    fitted = [_scaled(shape, count, found) for count in candidates]
-    kept = [f for f in fitted if f is not None]
-    if not kept or fitted[0] is None:
-        return None
-
-    def bound(pick: np.ufunc) -> curves.Function:
-        return lambda u: pick.reduce([f(u) for f in kept])
-
-    return Series(kept[0], bound(np.minimum), bound(np.maximum))
-
-
-def _scaled(shape: curves.Shape, count: curves.Function, found: Found) -> curves.Function | None:
-    """η(u) with the base that one saved learning rate fixes, or None where another one is missed."""
-    updates, values = np.array(found.updates), np.array(found.values)
-    factors = shape.factor(count(updates))
-    top = int(np.argmax(np.abs(factors)))
-    if not np.all(np.isfinite(factors)) or factors[top] == 0:
-        return None
-    reach = (values[top] - shape.floor) / factors[top]
-
-    def value(u: np.ndarray) -> np.ndarray:
-        return shape.floor + reach * shape.factor(count(u))
-
-    missed = np.abs(value(updates) - values) > REPRODUCES * np.abs(values) + 1e-9 * np.abs(values).max()
-    return None if missed.any() else value

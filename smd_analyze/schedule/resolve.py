@@ -16,6 +16,7 @@ from smd_analyze.records.run import Run
 from smd_analyze.records.schedule import Schedule
 from smd_analyze.schedule.clock_decay import fill_from_clocks
 from smd_analyze.schedule.found import facts, group_names
+from smd_analyze.schedule.logs import Logged, logged_for
 from smd_analyze.schedule.rows import COLUMNS, GroupRows, Row, group_rows
 from smd_analyze.schedule.settings import CallerSettings, read_settings
 from smd_analyze.schedule.updates import OPTIMIZER_STEPS, Clock, clock
@@ -43,9 +44,9 @@ def resolve_schedule(
 
     The caller's `settings` (a mapping, or the path of a TOML file) win over what the checkpoints say; of the
     checkpoints, values in force win over configured ones. Σ η over an interval is that of the saved scheduler where its
-    curve gives every saved learning rate; else the saved values are joined (`series.through`) and the interval's low
-    and high say how far that may be off. `clocks` (the `clocks` table) give Σ ηλ where files and caller leave it
-    open, and a finding where they contradict these.
+    curve gives every saved learning rate; else what was logged; else the saved values are joined (`series.through`) and
+    the interval's low and high say how far that may be off. `clocks` (the `clocks` table) give Σ ηλ where files and
+    caller leave it open, and a finding where they contradict these.
 
     Raises UsageError where `settings` cannot mean anything; gaps and conflicts are findings.
     """
@@ -54,15 +55,23 @@ def resolve_schedule(
     ticks = clock(run.step_unit, caller.steps_per_epoch)
     _check_start(caller, steps)
     raw = list(dict.fromkeys([*run.parameter_groups, *group_names(run.checkpoints)])) or [ALL]
-    buffers = any("momentum_buffer" in state for c in run.checkpoints for state in c.optimizer_state.values())
+    kept = ("momentum_buffer", "velocity")
+    buffers = any(k in state for k in kept for c in run.checkpoints for state in c.optimizer_state.values())
     known = {name: facts(run.checkpoints, name, ticks) for name in raw}
+    logged: dict[str, dict[str, Logged]] = {name: {} for name in raw}
+    findings: list[Finding] = []
+    for key in dict.fromkeys(log.name for log in run.logs):
+        of_group, refused = logged_for(run.logs, key, raw, {n: f.numbers.get(key) for n, f in known.items()}, ticks)
+        findings += [Finding("log-not-used", "note", run.path, f"{key}: {words}") for words in refused]
+        for name, log in of_group.items():
+            logged[name][key] = log
 
     def rows_of(name: str, glob: str | None) -> GroupRows:
         own = caller.groups.get(glob, {}) if glob is not None else {}
         values = {**caller.values, **own}
-        return group_rows(steps, ticks, known[name], values, "learning_rate" in own, caller.schedule, buffers)
+        rate = "learning_rate" in own
+        return group_rows(steps, ticks, known[name], values, rate, caller.schedule, buffers, logged[name])
 
-    findings: list[Finding] = []
     members, of_parameter = _assign(run, raw, caller, findings)
     plain = {name: rows_of(name, None) for name in raw}
     named: dict[str, GroupRows] = {}
@@ -210,5 +219,6 @@ def _findings(run: Run, named: Mapping[str, GroupRows], ticks: Clock) -> list[Fi
             f"steps count {run.step_unit}, and how many {OPTIMIZER_STEPS} one has is not known: "
             "sums over the updates between checkpoints are left out"
         )
-        found.append(Finding("steps-unknown", "warning", run.path, message, "--steps-per-epoch N"))
+        remedy = "--steps-per-epoch N, or --step-pattern 'REGEX' if a number in the file names is the step"
+        found.append(Finding("steps-unknown", "warning", run.path, message, remedy))
     return found

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 from smd_analyze.schedule import names
-from smd_analyze.schedule.found import GroupFacts
+from smd_analyze.schedule.found import Found, GroupFacts
+from smd_analyze.schedule.logs import Logged
 from smd_analyze.schedule.rate import learning_rate
 from smd_analyze.schedule.series import SAME, Series, constant, through
 from smd_analyze.schedule.settings import ScheduleTable, Value
@@ -44,15 +46,20 @@ def group_rows(
     own_rate: bool,
     table: ScheduleTable | None,
     has_momentum_buffer: bool,
+    logged: Mapping[str, Logged] | None = None,
 ) -> GroupRows:
-    """One row per interval between consecutive `steps`; `values` are the caller's words for this group."""
+    """One row per interval between consecutive `steps`; `values` are the caller's words for this group.
+
+    `logged`: hyperparameter → what the trainer logged of it.
+    """
+    logged = logged or {}
     optimizer, decoupled, optimizer_source = _optimizer(facts, values)
-    rate = learning_rate(values, own_rate, table, facts, clock)
+    rate = learning_rate(values, own_rate, table, facts, clock, logged.get("learning_rate"))
     numbers: dict[str, Series | None] = {}
     sources = {"learning_rate": rate.source, "optimizer": optimizer_source}
     assumed: list[str] = []
     for key in ("weight_decay", "momentum", "dampening", "beta1", "beta2", "eps"):
-        numbers[key], sources[key] = _number(key, facts, values)
+        numbers[key], sources[key] = _number(key, facts, values, logged.get(key))
         if numbers[key] is None and key in names.DEFAULTS.get(optimizer or "", {}):
             if key == "momentum" and (has_momentum_buffer or optimizer_source != "caller"):
                 continue  # momentum acted and its value is not known, or may have
@@ -93,10 +100,14 @@ def _optimizer(facts: GroupFacts, values: Mapping[str, Value]) -> tuple[str | No
     return name, decoupled, source
 
 
-def _number(key: str, facts: GroupFacts, values: Mapping[str, Value]) -> tuple[Series | None, str]:
+def _number(
+    key: str, facts: GroupFacts, values: Mapping[str, Value], logged: Logged | None
+) -> tuple[Series | None, str]:
     if key in values:
         return constant(float(values[key])), "caller"
     found = facts.numbers.get(key)
+    if logged is not None and (found is None or found.varies or found.kind == "configured"):
+        return logged.series, f"{logged.source} (logged)"
     if found is None:
         return None, ""
     return through(found.updates, found.values, found.meant), found.source
@@ -122,24 +133,29 @@ def _row(a: int, b: int, clock: Clock, rate: Series | None, numbers: Mapping[str
     row: Row = dict.fromkeys(COLUMNS)
     row |= {"step_from": a, "step_to": b}
     for key, series in numbers.items():
-        row[key] = None if series is None else 0.5 * (series.at(first) + series.at(last))
-    if rate is None:
+        row[key] = None if series is None else _known(0.5 * (series.at(first) + series.at(last)))
+    total = None if rate is None else rate.total(first, last)
+    if rate is None or total is None or not isfinite(sum(total)):  # a log that does not reach as far
         return row
     eta_first, eta_last = rate.at(first), rate.at(last)
     row |= {"learning_rate_first": eta_first, "learning_rate_last": eta_last}
     row |= dict(zip(("learning_rate_last_low", "learning_rate_last_high"), rate.ends(last), strict=True))
     changes = abs(eta_first - eta_last) > SAME * max(eta_first, eta_last)
     if clock.known and b > a:
-        total = rate.total(first, last)
         row |= dict(zip(("sum_learning_rate", "sum_learning_rate_low", "sum_learning_rate_high"), total, strict=True))
         flat = (last - first + 1) * eta_first
         changes = changes or max(abs(t - flat) for t in total) > SAME * max(flat, total[0])
         decay = numbers["weight_decay"]
         if decay is not None:
-            total = rate.total(first, last, decay)
+            total = map(_known, rate.total(first, last, decay))
             row |= dict(zip(("sum_decay", "sum_decay_low", "sum_decay_high"), total, strict=True))
     row["learning_rate_changes"] = changes
     return row
+
+
+def _known(value: float) -> float | None:
+    """The number, None for NaN."""
+    return value if isfinite(value) else None
 
 
 def _conflicts(facts: GroupFacts, values: Mapping[str, Value], table: ScheduleTable | None) -> dict[str, str]:
@@ -154,11 +170,11 @@ def _conflicts(facts: GroupFacts, values: Mapping[str, Value], table: ScheduleTa
                 said[key] = f"the caller says {value:g}, {found.source} says {shown}; the caller's word is used"
         elif key == "learning_rate" and table is not None:
             continue
-        elif found.kind == "in force" and key in facts.configured:
-            value, source = facts.configured[key]
-            moving = key == "learning_rate" and found.varies  # a schedule explains the difference
-            if not moving and all(abs(v - value) > SAME * max(abs(v), abs(value)) for v in found.values):
-                said[key] = f"{source} says {value:g}, in force was {shown} ({found.source}); what was in force is used"
+        elif found.kind == "in force":
+            apart = [_apart(key, found, c, facts) for c in facts.configured.get(key, ())]
+            sentence = next((a for a in apart if a), "")
+            if sentence:
+                said[key] = sentence
     if "optimizer" in values and "optimizer" in facts.words:
         caller, file = names.normal(str(values["optimizer"])), names.normal(facts.words["optimizer"][0])
         if names.DECOUPLED.get(caller, caller) != names.DECOUPLED.get(file, file):
@@ -166,3 +182,19 @@ def _conflicts(facts: GroupFacts, values: Mapping[str, Value], table: ScheduleTa
                 f"the caller says {caller}, {facts.words['optimizer'][1]} says {file}; the caller's word is used"
             )
     return said
+
+
+def _apart(key: str, found: Found, configured: tuple[float, str], facts: GroupFacts) -> str:
+    """The sentence for a configured value that was never in force; "" if a schedule explains the difference."""
+    value, source = configured
+    held = (min(found.values), max(found.values))
+    if key == "learning_rate" and found.varies:
+        begins = next((v for v, s in facts.configured[key] if s.endswith("initial_lr")), None)
+        cycles = facts.words.get("schedule", ("", ""))[0] in ("OneCycleLR", "CyclicLR")
+        if begins is None or cycles or abs(value - begins) <= SAME * value or held[0] <= value <= held[1]:
+            return ""
+        return f"{source} says {value:g}, the optimizer began with {begins:g} ({found.source}); the state is used"
+    if any(abs(v - value) <= SAME * max(abs(v), abs(value)) for v in found.values):
+        return ""
+    shown = f"{held[0]:g}" if not found.varies else f"{held[0]:g} to {held[1]:g}"
+    return f"{source} says {value:g}, in force was {shown} ({found.source}); what was in force is used"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Function = Callable[[np.ndarray], np.ndarray]
+Numbers = Sequence[float] | np.ndarray
 SAME = 1e-6  # relative: float32 copies of one number agree to this
 OUTLIER = 4.0  # a change this many times its neighbours' is a jump, not a smooth curve
 CHUNK = 1 << 20  # updates evaluated at once
@@ -59,15 +60,16 @@ def piecewise(steps: Sequence[float], values: Sequence[float]) -> Series:
     return exact(lambda u: levels[np.clip(np.searchsorted(edges, u, side="left") - 1, 0, len(levels) - 1)])
 
 
-def through(updates: Sequence[float], values: Sequence[float], meant: Sequence[bool] = ()) -> Series:
+def through(updates: Numbers, values: Numbers, meant: Sequence[bool] | np.ndarray = (), peak: float = 0.0) -> Series:
     """The series through saved values, each known at one update; beyond the ends the last value holds.
 
     Between two equal values it is constant. A lone change between constant stretches (or one far larger than its
     neighbours) is a jump somewhere inside: the middle, bounded by both values. Where `meant` says that the earlier
     value was saved for an update still to come, the bounds hold from that update on: many scripts set the learning
-    rate right before the step, and a resumed run may set another. Where neighbours change too, the curve is smooth:
-    a monotone cubic, give or take its distance from the straight line, and as far as the earlier value held (a
-    scheduler that is called once an epoch).
+    rate right before the step, and a resumed run may set another. Where neighbours change too, the curve is smooth: a
+    monotone cubic, give or take its distance from the straight line, and as far as the earlier value held, or the
+    later one where it is that of an update that was made (a scheduler that is called once an epoch). On both sides of
+    the largest value it may have been up to `peak`: the saved values need not show the end of a warm-up.
     """
     u, first = np.unique(np.asarray(updates, float), return_index=True)
     v = np.asarray(values, float)[first]
@@ -76,6 +78,10 @@ def through(updates: Sequence[float], values: Sequence[float], meant: Sequence[b
     early = np.asarray(meant, bool)[first] if len(meant) else np.zeros(len(u), bool)
     kinds = _kinds(v)
     cubic = _cubics(u, v, kinds)
+    top = int(np.argmax(v))
+    hidden = np.zeros(len(v), bool)  # segments that may hold the peak
+    if peak > v[top] * (1 + SAME) and 0 < top < len(v) - 1:
+        hidden[top - 1 : top + 1] = True
 
     def evaluate(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         j = np.clip(np.searchsorted(u, x, side="right") - 1, 0, len(u) - 2)
@@ -89,10 +95,14 @@ def through(updates: Sequence[float], values: Sequence[float], meant: Sequence[b
         low[jump], high[jump] = np.minimum(held, following)[jump], np.maximum(held, following)[jump]
         smooth = kinds[j] == "smooth"
         best[smooth] = cubic(x[smooth])
-        rules = np.array([line, held, 2 * best - line])  # the last: as far beyond the cubic as the line is before it
+        other = np.where(early[j + 1], held, following)  # the value of an update that was made may have held before it
+        rules = np.array(
+            [line, held, other, 2 * best - line]
+        )  # the last: as far beyond the cubic as the line before it
         ends = np.minimum(held, following), np.maximum(held, following)
         low[smooth] = np.clip(rules.min(axis=0), *ends)[smooth]
         high[smooth] = np.clip(rules.max(axis=0), *ends)[smooth]
+        high[hidden[j]] = peak
         for out in (best, low, high):
             out[part == 1] = following[part == 1]
             out[(part == 0) & ~jump] = held[(part == 0) & ~jump]
@@ -103,14 +113,12 @@ def through(updates: Sequence[float], values: Sequence[float], meant: Sequence[b
 
 def _kinds(v: np.ndarray) -> np.ndarray:
     """Of each segment between saved values: constant, jump or smooth."""
-    change = np.diff(v)
-    still = np.abs(change) <= SAME * np.maximum(np.abs(v[1:]), np.abs(v[:-1]))
+    change = np.abs(np.diff(v))
+    still = change <= SAME * np.maximum(np.abs(v[1:]), np.abs(v[:-1]))
+    quiet = np.r_[True, still[:-1]] & np.r_[still[1:], True]
+    largest = np.maximum(np.r_[0.0, change[:-1]], np.r_[change[1:], 0.0])
     kinds = np.where(still, "constant", "smooth").astype(object)
-    for j in np.flatnonzero(~still):
-        around = [i for i in (j - 1, j + 1) if 0 <= i < len(change)]
-        largest = max((abs(change[i]) for i in around), default=0.0)
-        if all(still[i] for i in around) or abs(change[j]) > OUTLIER * largest:
-            kinds[j] = "jump"
+    kinds[~still & (quiet | (change > OUTLIER * largest))] = "jump"
     return kinds
 
 
@@ -118,20 +126,20 @@ def _cubics(u: np.ndarray, v: np.ndarray, kinds: np.ndarray) -> Function:
     """Monotone cubics (Fritsch-Carlson slopes) through each unbroken stretch of smooth segments."""
     slope = np.zeros((2, len(kinds)))  # at the left and the right end of each segment
     width, secant = np.diff(u), np.diff(v) / np.diff(u)
-
-    def smooth(j: int) -> bool:
-        return 0 <= j < len(kinds) and kinds[j] == "smooth"
-
-    for j in filter(smooth, range(len(kinds))):
-        for side, near, far in ((0, j - 1, j + 1), (1, j + 1, j - 1)):
-            if smooth(near) and secant[j] * secant[near] > 0:
-                wide, narrow = 2 * width[near] + width[j], width[near] + 2 * width[j]
-                slope[side, j] = (wide + narrow) / (wide / secant[j] + narrow / secant[near])
-            elif not smooth(near) and smooth(far):  # an end of the stretch: the parabola through three values
-                end = ((2 * width[j] + width[far]) * secant[j] - width[j] * secant[far]) / (width[j] + width[far])
-                slope[side, j] = np.clip(end / secant[j], 0, 3) * secant[j]
-            elif not smooth(near):
-                slope[side, j] = secant[j]
+    smooth = np.append(kinds == "smooth", False)  # the last: no segment, which is what -1 and len(kinds) mean below
+    w, s = np.append(width, 1.0), np.append(secant, 0.0)
+    j = np.flatnonzero(smooth)
+    for side, near, far in ((0, j - 1, j + 1), (1, j + 1, j - 1)):
+        both = smooth[near] & (s[j] * s[near] > 0)
+        k, n = j[both], near[both]
+        wide, narrow = 2 * w[n] + w[k], w[n] + 2 * w[k]
+        slope[side, k] = (wide + narrow) / (wide / s[k] + narrow / s[n])
+        ends = ~smooth[near] & smooth[far]  # an end of the stretch: the parabola through three values
+        k, f = j[ends], far[ends]
+        end = ((2 * w[k] + w[f]) * s[k] - w[k] * s[f]) / (w[k] + w[f])
+        slope[side, k] = np.clip(end / s[k], 0, 3) * s[k]
+        alone = j[~smooth[near] & ~smooth[far]]
+        slope[side, alone] = s[alone]
 
     def value(x: np.ndarray) -> np.ndarray:
         j = np.clip(np.searchsorted(u, x, side="right") - 1, 0, len(u) - 2)

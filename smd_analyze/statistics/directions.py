@@ -18,7 +18,7 @@ from smd_analyze.statistics import reading
 from smd_analyze.statistics.numbers import decode
 from smd_analyze.statistics.optimizers import Direction, direction
 from smd_analyze.statistics.parallel import in_order
-from smd_analyze.statistics.reading import Files
+from smd_analyze.statistics.reading import FarFiles, Files
 from smd_analyze.statistics.segments import View, rectangles, view
 from smd_analyze.statistics.sources import RAW
 
@@ -27,17 +27,23 @@ Slice = Callable[[int, int], np.ndarray]
 
 
 def measure_directions(
-    run: Run, groups: Sequence[Group], store: UnitStore, workers: int, tell: Callable[[float, str], None]
+    run: Run,
+    groups: Sequence[Group],
+    store: UnitStore,
+    workers: int,
+    tell: Callable[[float, str], None],
+    far: FarFiles | None = None,
 ) -> list[Finding]:
     """Put kind "updates", uu and wu [2, T, units], for every group whose members all have a direction somewhere.
 
-    NaN at checkpoints that hold none. Memory: one tensor, or a block of it where its bytes lie raw, and the sums.
+    NaN at checkpoints that hold none. Memory: one tensor, or a block of it where its bytes lie raw, and the sums. `far`
+    reads the files whose paths are URLs.
     """
     if not any(checkpoint.optimizer_state for checkpoint in run.checkpoints):
         return []
     names = {parameter: name for name, members in run.parameter_groups.items() for parameter in members}
     reasons: dict[str, str] = {}
-    with reading.opened(_paths(run, groups)) as files:
+    with reading.opened(_paths(run, groups), far) as files:
         numbers = {path: number for number, path in enumerate(files.paths)}
 
         def work(group: Group) -> tuple[np.ndarray, dict[str, str]]:

@@ -25,9 +25,9 @@ class Direction:
 def direction(checkpoint: Checkpoint, parameter: str, parameter_group: str) -> Direction | str | None:
     """Direction of the update that made this checkpoint's parameter; words if its state does not tell; None: no state.
 
-    SGD with momentum: the buffer, whatever its dampening. Adam, AdamW: m̂/(√v̂+ε), m̂ and v̂ corrected by the state's own
-    `step` (Kingma and Ba 2015, arXiv:1412.6980), with amsgrad the largest v. Weight decay that acts outside the
-    gradient is not part of it.
+    SGD with momentum: the buffer, whatever its dampening; Keras keeps a velocity instead, which is −η times that.
+    Adam, AdamW: m̂/(√v̂+ε), m̂ and v̂ corrected by the state's own `step` (Kingma and Ba 2015,
+    arXiv:1412.6980), with amsgrad the largest v. Weight decay that acts outside the gradient is not part of it.
     """
     state = checkpoint.optimizer_state.get(parameter)
     if not state:
@@ -35,6 +35,8 @@ def direction(checkpoint: Checkpoint, parameter: str, parameter_group: str) -> D
     name = str(setting(checkpoint, "optimizer", parameter_group) or "").lower()
     if "momentum_buffer" in state:
         return _sgd(checkpoint, state, name, parameter_group)
+    if "velocity" in state:
+        return _keras_sgd(checkpoint, state, parameter_group)
     if "exp_avg" in state and "exp_avg_sq" in state:
         return _adam(checkpoint, state, name, parameter_group)
     if "exp_avg" in state:
@@ -54,6 +56,20 @@ def _sgd(
     return Direction(state["momentum_buffer"])
 
 
+def _keras_sgd(checkpoint: Checkpoint, state: Mapping[str, LazyTensor], parameter_group: str) -> Direction | str | None:
+    """v ← αv − ηg, w ← (1 − ηλ)w + v: the velocity is the update itself, and −v/η its direction."""
+    if setting(checkpoint, "nesterov", parameter_group):
+        return "with Nesterov momentum the update is αv − ηg, and g is not saved"
+    if checkpoint.step == 0:
+        return None
+    groups = ("", parameter_group)
+    last = [s for s in checkpoint.settings if s.name == "learning_rate" and s.applies != "next update"]
+    rate = next((s.value for s in last if s.kind == "in force" and s.parameter_group in groups), None)
+    if rate is None:
+        return "the optimizer saves a velocity, which holds the learning rate, and that of the last update is not known"
+    return Direction(state["velocity"], scale=-1 / rate) if rate > 0 else None
+
+
 def _adam(
     checkpoint: Checkpoint, state: Mapping[str, LazyTensor], name: str, parameter_group: str
 ) -> Direction | str | None:
@@ -67,7 +83,9 @@ def _adam(
     if step < 1:
         return None
     second = state.get("max_exp_avg_sq", state["exp_avg_sq"])
-    return Direction(state["exp_avg"], second, 1 / (1 - beta1**step), (1 - beta2**step) ** -0.5, eps)
+    root = (1 - beta2**step) ** -0.5
+    inside = checkpoint.framework in ("keras", "tensorflow")  # they add eps before v is corrected
+    return Direction(state["exp_avg"], second, 1 / (1 - beta1**step), root, eps * root if inside else eps)
 
 
 def setting(checkpoint: Checkpoint, name: str, parameter_group: str) -> float | str | None:

@@ -46,6 +46,11 @@ class Rectangle:
 def view(shape: tuple[int, ...], member: Member, units: int) -> View:
     """See a tensor of this shape as the member asks. ValueError if the member does not fit it."""
     shape = shape or (1,)
+    if member.shape:
+        rest, left = divmod(prod(shape), prod(member.shape) or 1)  # complex numbers are pairs: one axis more
+        if left or rest not in (1, 2):
+            raise ValueError(f"{member.parameter} of shape {shape} cannot be seen as {member.shape}")
+        shape = member.shape if rest == 1 else (*member.shape, 2)
     part = f"{member.parameter}[{member.start}:{member.stop}]"
     if not 0 <= member.axis < len(shape) or not 0 <= member.start < member.stop <= shape[member.axis]:
         raise ValueError(f"{part} does not lie in axis {member.axis} of shape {shape}")

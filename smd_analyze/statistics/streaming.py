@@ -19,13 +19,14 @@ from smd_analyze.statistics.collecting import collector
 from smd_analyze.statistics.directions import measure_directions
 from smd_analyze.statistics.parallel import in_order
 from smd_analyze.statistics.plan import CHUNK, Item, Plan, items, make_plan
-from smd_analyze.statistics.reading import Files
+from smd_analyze.statistics.reading import FAR_READERS, FarFiles, Files, is_far
 from smd_analyze.statistics.saved_types import saved_types
 from smd_analyze.statistics.sums import ChunkSums, Scratch, sum_item
 
 Progress = Callable[[float, str], None]
 Summer = Callable[[Item], ChunkSums]
 DEVICE_CHUNK = 32 * 1024 * 1024
+FAR_CHUNK = 2 * 1024 * 1024  # bytes that one request asks for
 DEVICE_PAYS = 20e9  # bytes from which "auto" looks for a GPU
 
 
@@ -38,6 +39,7 @@ def measure(
     workers: int = 2,
     progress: Progress | None = None,
     chunk_bytes: int | None = None,
+    far: FarFiles | None = None,
 ) -> Statistics:
     """Norms and angles of every group at every checkpoint: every byte is read once, in bounded memory.
 
@@ -50,27 +52,31 @@ def measure(
         workers: threads that read and add.
         progress: called with (fraction done, what is being done).
         chunk_bytes: size of the pieces that are read; None chooses it for the device.
+        far: reads the files whose paths are URLs.
 
     A file that cannot be read gives nulls at its checkpoint and a finding; the rest goes on.
     Raises: UsageError if a device is asked for that is not there.
     """
     tell = progress or (lambda _done, _what: None)
     place = choose_device(device, sum(4 * group.numel for group in groups) * len(run.checkpoints))
-    plan = make_plan(run, groups, chunk_bytes or (CHUNK if place == "cpu" else DEVICE_CHUNK))
+    distant = any(is_far(path) for checkpoint in run.checkpoints for path in checkpoint.identity)
+    usual = DEVICE_CHUNK if place != "cpu" else FAR_CHUNK if distant else CHUNK
+    plan = make_plan(run, groups, chunk_bytes or usual)
+    workers = max(1, workers, FAR_READERS if distant and place == "cpu" else 1)
     gather = collector(plan, groups, len(run.checkpoints), store)
     total = plan.nbytes or 1
     done = 0
     share = 0.6 if any(checkpoint.optimizer_state for checkpoint in run.checkpoints) else 1.0
     known = {path: size for c in run.checkpoints for path, size in c.identity.items()}
-    with reading.opened({path: known.get(path) for path in plan.found.paths}) as files:
+    with reading.opened({path: known.get(path) for path in plan.found.paths}, far) as files:
         tell(0.0, "reading checkpoints (the first run on a machine compiles for some seconds)")
-        for result in _results(plan, _summers(place, files, max(1, workers))):
+        for result in _results(plan, _summers(place, files, workers)):
             gather.add(result)
             done += result.item.chunk.nbytes * (result.item.end - result.item.begin)
             tell(share * min(1.0, done / total), f"measured {done / 1e9:.2f} of {total / 1e9:.2f} GB")
         files.check_again()
     about_updates = measure_directions(
-        run, groups, store, max(1, workers), lambda done, what: tell(share + (1 - share) * done, what)
+        run, groups, store, workers, lambda done, what: tell(share + (1 - share) * done, what), far
     )
     totals = gather.totals
     spoilt = tables.blank_files(plan, files, totals)

@@ -25,8 +25,12 @@ def print_run(run: Run, console: Console, *, verbose: int = 0) -> None:
     """The checkpoints (shortened in the middle unless `verbose`), the hyperparameters with their source, the labels."""
     found = run.checkpoints
     head = f"{run.path}: {counted(len(found), 'checkpoint')}"
-    if found:
+    if len(found) > 1:
         head += f", {run.step_unit} {found[0].step} to {found[-1].step}, ordered by {run.ordered_by}"
+    elif found and run.step_unit != "saves":
+        head += f", at {found[0].step} {run.step_unit}, by {run.ordered_by}"
+    elif found:
+        head += ", at an unknown step"
     console.print(Text(head, style="bold"))
     if not found:
         return
@@ -45,6 +49,21 @@ def print_run(run: Run, console: Console, *, verbose: int = 0) -> None:
     _print_settings(run, console)
     for name, target in run.aliases.items():
         console.print(Text(f"{name} is {target}"))
+    _print_runs(run, console, bool(verbose))
+
+
+def _print_runs(run: Run, console: Console, every: bool) -> None:
+    """The other sequences of the tree, by the names that --run takes."""
+    if len(run.runs) < 2:
+        return
+    shown = list(run.runs.items())[: None if every else 2 * ENDS]
+    rows = [("→" if i == 0 else "", name, str(count)) for i, (name, count) in enumerate(shown)]
+    if len(shown) < len(run.runs):
+        rows.append(("", f"… {len(run.runs) - len(shown)} more; -v shows all", ""))
+    console.print()
+    told = f"{len(run.runs)} sequences lie in this folder; the first is shown. Name another one: --run NAME"
+    console.print(Text(told, style="bold"))
+    console.print(grid(("", "--run", "checkpoints"), ("checkpoints",), rows, fixed=("--run",)))
 
 
 def _print_settings(run: Run, console: Console) -> None:
@@ -55,6 +74,8 @@ def _print_settings(run: Run, console: Console) -> None:
         console.print(Text(f"parameter group {name}: {counted(len(parameters), 'tensor')}: {some}"))
     for c in run.checkpoints:
         for s in c.settings:
+            if s.name.startswith("schedule._"):  # a scheduler's private parts, as JSON
+                continue
             key = (s.parameter_group, s.name, s.kind)
             last[key] = s
             value = s.text or given(s.value)

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 
 from smd_analyze.errors import MissingLibrary
-from smd_analyze.invariance.sources import huggingface_config
+from smd_analyze.invariance.sources import huggingface_config, keras_config
 from smd_analyze.invariance.sources.base import Built, GraphSource
 from smd_analyze.records.run import GraphHint, LazyTensor
 
-SOURCES: tuple[GraphSource, ...] = (huggingface_config.SOURCE,)
+SOURCES: tuple[GraphSource, ...] = (huggingface_config.SOURCE, keras_config.SOURCE)
 
 
 def known(hints: Sequence[GraphHint]) -> Iterator[tuple[GraphSource, GraphHint]]:

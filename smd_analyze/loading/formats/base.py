@@ -48,12 +48,16 @@ class FolderFormat:
     `claims(path, files, below)` gets the names of the files and folders in it and returns the files (relative to
     `path`) that make the checkpoint up, or () if it is none of this kind; it reads nothing but names.
     `open(path, files, previous)` names the tensors, as in Format; findings tell what beside the weights is missing.
+    `extra` is the extra of this package that brings what it `requires`. `steps_in_name`: the number by which the
+    writer names its folders counts optimizer steps.
     """
 
     name: str
     claims: Callable[[str, Sequence[str], Sequence[str]], tuple[str, ...]]
     open: Callable[[str, Sequence[str], Document | None], tuple[Document, list[Finding]]]
     requires: tuple[str, ...] = ()
+    extra: str = ""
+    steps_in_name: bool = False
 
 
 def shared(tree: Any, previous: Document | None) -> Any:

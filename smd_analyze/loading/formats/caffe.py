@@ -1,7 +1,8 @@
 """Caffe's .caffemodel and .solverstate: protocol buffers (caffe/src/caffe/proto/caffe.proto).
 
+SolverState: iter = 1, learned_net = 2, history = 3 (BlobProto), current_step = 4.
 NetParameter: layers = 2 (old: name = 4, type = 5, blobs = 6), layer = 100 (name = 1, type = 2, blobs = 7).
-BlobProto: num, channels, height, width = 1 to 4, data = 5, shape = 7, double_data = 8. SolverState: iter = 1.
+BlobProto: num, channels, height, width = 1 to 4, data = 5, shape = 7, double_data = 8.
 """
 
 from __future__ import annotations
@@ -34,11 +35,14 @@ def matches(source: Source) -> bool:
 
 
 def open_document(source: Source, previous: Document | None) -> Document:
-    """{"weights": {layer.blob: Place}, "buffers": …} of a net, {"iter": number} of a solver."""
+    """{"weights": {layer.blob: Place}, "buffers": …} of a net, {"iter": number, "history": [Place]} of a solver."""
     message = Message(source)
     if source.path.lower().endswith(".solverstate"):
+        fields = list(message.fields())
+        blobs = [f for f in fields if f.number == 3 and f.wire == 2]
         tree: dict[str, Any] = {
-            "iter": next((f.value for f in message.fields() if f.number == 1 and f.wire == 0), None)
+            "iter": next((f.value for f in fields if f.number == 1 and f.wire == 0), None),
+            "history": [read_blob(message, b, f"{source.path}: history {i}", False) for i, b in enumerate(blobs)],
         }
         return Document(source.path, FORMAT.name, tree, (source.file,))
     weights: dict[str, Any] = {}

@@ -1,228 +1,218 @@
-"""DeepSpeed ZeRO stages 1 to 3: a folder whose float32 weights and optimizer state are cut into flat parts, one a rank.
+"""DeepSpeed: a folder of model states and optimizer states, each cut over ranks in one or more ways.
 
-Stages 1 and 2 keep the model whole (in its own precision) and cut each parameter group's flat vector into equal parts.
-Stage 3 cuts every parameter evenly over the ranks, padded at its end. Source: deepspeed/utils/zero_to_fp32.py,
-runtime/zero/stage_1_and_2.py (param_slice_mappings).
+mp_rank_01_…: model-parallel ranks (tensor and pipeline); zero_pp_rank_1_…: data-parallel ranks of ZeRO;
+layer_00-model_01-…: a pipeline's layers; layer_0_expert_2_…: experts. Trainers put the folder into another one, beside
+files of their own (transformers: checkpoint-10/global_step10; Lightning: epoch=1.ckpt/checkpoint; accelerate).
+Source: deepspeed/runtime/engine.py, runtime/pipe/module.py.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
 
 from smd_analyze.errors import DamagedFile
-from smd_analyze.loading.dtypes import ITEMSIZE
+from smd_analyze.loading.beside import is_beside, with_beside
 from smd_analyze.loading.formats.base import Document, FolderFormat
+from smd_analyze.loading.listing import is_file, walk
+from smd_analyze.loading.model_parallel import merged, settings_only, unsure_findings
 from smd_analyze.loading.sources import FileId, open_source
 from smd_analyze.loading.tensors import Place, joined
 from smd_analyze.loading.torch_archive import read_archive
-from smd_analyze.loading.trees import as_dict, get, moved
+from smd_analyze.loading.trees import as_dict, get, moved, tensors
+from smd_analyze.loading.zero_partitions import join_partitions, rank_of
 from smd_analyze.records.finding import Finding
 
 MODEL = re.compile(r"(?:zero_pp_rank_(\d+)_)?mp_rank_(\d+)_model_states\.pt")
-OPTIMIZER = re.compile(r"(?:bf16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt")
+OPTIMIZER = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt")
+LAYER = re.compile(r"layer_(\d+)(?:-model_(\d+))?-model_states\.pt")
+EXPERT = re.compile(r"layer_\d+_expert_\d+_mp_rank_(\d+)_model_states\.pt")
+ALL = (MODEL, OPTIMIZER, LAYER, EXPERT)
+INNER = re.compile(r"checkpoint|pytorch_model(_\d+)?")
+STEP = re.compile(r"global_step(\d+)")
+TRAINERS = ("trainer_state.json", "training_args.bin", "scheduler.pt", "scheduler.bin")
 
 
 def claims(path: str, files: Sequence[str], below: Sequence[str]) -> tuple[str, ...]:
-    """Model states and optimizer states of one model-parallel rank; models that are cut as well are not read."""
-    models = sorted((f for f in files if MODEL.fullmatch(f)), key=rank_of)
-    optimizers = sorted((f for f in files if OPTIMIZER.fullmatch(f)), key=rank_of)
-    if not models or not optimizers or len({f.partition("mp_rank_")[2].partition("_")[0] for f in models}) > 1:
-        return ()
-    return (models[0], *optimizers)
+    """Model states, or one folder that holds them beside a trainer's files."""
+    own = ours(files)
+    if own:
+        return () if "zero" in below else own  # universal checkpoints have a folder of that name
+    inner = [b for b in below if INNER.fullmatch(b)]
+    if any(f in files for f in TRAINERS):
+        inner += sorted((b for b in below if STEP.fullmatch(b)), key=lambda b: -int(b[len("global_step") :]))
+    for name in inner:
+        folder = f"{path}/{name}"
+        if any(is_file(f"{folder}/{stem}mp_rank_00_model_states.pt") for stem in ("", "zero_pp_rank_0_")):
+            found = ours(next((names for _, _, names in walk(folder, lambda _: None)), []))
+            return (*(f"{name}/{f}" for f in found), *(f for f in files if is_beside(f) and not f.startswith("opt")))
+    return ()
 
 
-def rank_of(name: str) -> int:
-    """The data-parallel rank in a file's name."""
-    found = re.search(r"zero_pp_rank_(\d+)_", name)
-    return int(found[1]) if found else 0
+def ours(files: Sequence[str]) -> tuple[str, ...]:
+    """The files of DeepSpeed's names; none if there is no model."""
+    found = tuple(f for f in files if any(p.fullmatch(f) for p in ALL))
+    return found if any(MODEL.fullmatch(f) or LAYER.fullmatch(f) for f in found) else ()
+
+
+class Files:
+    """Opened files, each once; their places count on over all."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.identities: list[FileId] = []
+
+    def read(self, name: str) -> dict[Any, Any]:
+        """A file's tree."""
+        with open_source(f"{self.path}/{name}") as source:
+            tree, _ = read_archive(source)
+        if type(tree) is not dict:
+            raise DamagedFile(f"{self.path}/{name}: holds no dict")
+        tree = moved(tree, len(self.identities))
+        self.identities.append(source.file)
+        return tree
 
 
 def open_folder(path: str, files: Sequence[str], previous: Document | None) -> tuple[Document, list[Finding]]:
     """The model's tree, with `master` (float32 weights) and `optimizer` (by names) joined from the ranks' parts."""
+    folder = next((f.rpartition("/")[0] for f in files if "/" in f), "")
+    inside = [f.rpartition("/")[2] for f in files if not folder or f.startswith(folder + "/")]
+    reader = Files(f"{path}/{folder}" if folder else path)
+    models = {n: sorted((f for f in inside if rank_in(MODEL, f) == n), key=rank_of) for n in ranks_in(MODEL, inside)}
+    missing = sorted(set(range(len(models))) - set(models))
+    if missing:
+        raise DamagedFile(f"{path}: mp_rank_{missing[0]:02d}_model_states.pt is missing; copy it into the folder")
     trees: list[dict[Any, Any]] = []
-    identities: list[FileId] = []
-    for name in files:
-        with open_source(f"{path}/{name}") as source:
-            tree, _ = read_archive(source)
-        if type(tree) is not dict:
-            raise DamagedFile(f"{path}/{name}: holds no dict")
-        trees.append(moved(tree, len(identities)))
-        identities.append(source.file)
-    model, ranks = trees[0], [as_dict(get(t, "optimizer_state_dict")) or {} for t in trees[1:]]
-    check_ranks(path, files[1:], ranks)
-    shapes = shapes_of(model.get("param_shapes"), path)
-    whole = "single_partition_of_fp32_groups" in ranks[0]
-    cut = slices_of_groups if whole else slices_of_parameters
-    slices = dict(cut(shapes, ranks, path))
-    masters = {n: assemble(n, shapes, s, parts_of(ranks, whole, None), path) for n, s in slices.items()}
-    optimizer = optimizer_of(shapes, slices, ranks, whole, path)
-    tree = {**model, "master": masters, "optimizer": optimizer}
-    findings: list[Finding] = []
-    frozen = model.get("frozen_param_shapes")
-    if not whole and type(frozen) is dict and frozen:
-        words = f"{len(frozen)} frozen parameters lie in the ranks' model states: they do not move and are left out"
-        findings.append(Finding("frozen-left-out", "note", path, words))
-    return Document(path, FORMAT.name, tree, tuple(identities), folder=True), findings
+    modules: list[dict[str, Place]] = []
+    masters: list[dict[str, Place]] = []
+    optimizers: list[dict[str, Any]] = []
+    for number, names in models.items():
+        tree = reader.read(names[0])
+        module = tensors(tree.get("module"), path)
+        for name in (f for f in inside if rank_in(EXPERT, f) == number):
+            module |= tensors(reader.read(name), path)
+        parts = sorted((f for f in inside if rank_in(OPTIMIZER, f) == number), key=rank_of)
+        ranks = [as_dict(get(reader.read(f), "optimizer_state_dict")) or {} for f in parts]
+        if ranks:
+            master, optimizer = join_partitions(tree, ranks, parts, path)
+            masters.append(master)
+            optimizers.append(optimizer)
+        trees.append(tree)
+        modules.append(module | frozen(tree, names, reader, path))
+    check_whole(path, trees, modules, masters)
+    cut = tensor_ranks(trees, inside)
+    layers = pipeline_layers(inside, reader, trees, path)
+    module, unsure = merged([*modules, *layers], cut, path)
+    tree: dict[Any, Any] = {**(trees[0] if trees else {}), "module": module}
+    if masters:
+        tree |= {"master": merged(masters, cut, path)[0], "optimizer": one_optimizer(optimizers, cut, path)}
+    elif len(trees) > 1:
+        tree["optimizer"] = settings_only(tree.get("optimizer"))
+    document = Document(path, FORMAT.name, tree, tuple(reader.identities), folder=True)
+    return with_beside(document, unsure_findings(unsure, path), path, files if folder else ())
 
 
-def check_ranks(path: str, names: Sequence[str], ranks: Sequence[Mapping[str, Any]]) -> None:
-    """All ranks' files are there."""
-    count = ranks[0].get("partition_count")
-    count = max(count, default=0) if isinstance(count, list) and all(type(n) is int for n in count) else count
-    wanted = count if type(count) is int and 0 < count < 1 << 20 else len(names)
-    missing = sorted(set(range(wanted)) - {rank_of(n) for n in names})
-    if missing or len(names) != wanted:
-        words = f"the optimizer states of rank {missing[0]} are missing" if missing else "there are too many ranks"
-        raise DamagedFile(f"{path}: {len(names)} files for {wanted} ranks: {words}; copy the whole folder")
+def check_whole(
+    path: str, trees: Sequence[Mapping[str, Any]], modules: Sequence[Mapping[str, Place]], masters: Sequence[Any]
+) -> None:
+    """DamagedFile if optimizer states are missing that hold the weights (stage 3), or some model-parallel rank's."""
+    empty = [n for module in modules for n, p in module.items() if p.shape == (0,)]
+    hollow = not masters and empty and any(isinstance(t.get("param_shapes"), list) for t in trees)
+    if hollow or len(masters) not in (0, len(trees)):
+        which = "" if hollow else f" of {len(trees) - len(masters)} model-parallel ranks"
+        words = f"its optim_states.pt files{which} are missing" + (
+            ", which hold the weights (ZeRO-3)" if hollow else ""
+        )
+        raise DamagedFile(f"{path}: {words}; copy the whole folder")
 
 
-def shapes_of(node: Any, path: str) -> list[dict[str, tuple[int, ...]]]:
-    """Per parameter group, names and shapes in the order of the flat vector."""
-    groups = node if isinstance(node, list) else [node]
-    if not all(type(g) is dict for g in groups):
-        raise DamagedFile(f"{path}: holds no param_shapes: DeepSpeed before 0.4 is not read; run its zero_to_fp32.py")
-    for group in groups:
-        for name, shape in group.items():
-            if not (
-                isinstance(name, str) and isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
-            ):
-                raise DamagedFile(f"{path}: param_shapes is not sound at {name!r}")
-    return groups
+def rank_in(pattern: re.Pattern[str], name: str) -> int | None:
+    """The model-parallel rank in a file's name; None for other files."""
+    found = pattern.fullmatch(name)
+    return int(found[found.lastindex or 0]) if found else None
 
 
-Slice = tuple[int, int, int, int]  # rank, group, first element in that rank's part, number of elements
+def ranks_in(pattern: re.Pattern[str], names: Sequence[str]) -> list[int]:
+    """All model-parallel ranks of such files."""
+    return sorted({r for n in names if (r := rank_in(pattern, n)) is not None})
 
 
-def slices_of_groups(
-    shapes: Sequence[Mapping[str, tuple[int, ...]]], ranks: Sequence[Mapping[str, Any]], path: str
-) -> Iterator[tuple[str, list[Slice]]]:
-    """Stages 1 and 2: where the ranks say that each parameter's fragments lie, else one vector, cut into ranks."""
-    for g, group in enumerate(shapes):
-        lengths = [length(part_at(r.get("single_partition_of_fp32_groups"), g)) for r in ranks]
-        said = [as_dict(part_at(r.get("param_slice_mappings"), g)) for r in ranks]
-        at = 0
-        for name, shape in group.items():
-            numel, out = prod(shape), []
-            if all(s is not None for s in said):
-                for r, fragments in enumerate(said):
-                    fragment = as_dict((fragments or {}).get(name)) or {}
-                    start, count = fragment.get("start"), fragment.get("numel")
-                    if type(start) is int and type(count) is int:
-                        out.append((r, g, start, count))
-            else:
-                first = 0
-                for r, size in enumerate(lengths):
-                    low, high = max(at, first), min(at + numel, first + size)
-                    if low < high:
-                        out.append((r, g, low - first, high - low))
-                    first += size
-            at += numel
-            yield name, out
+def tensor_ranks(trees: Sequence[Mapping[str, Any]], names: Sequence[str]) -> int:
+    """How many ranks hold a part of one layer: as the file says, else as the layers' files show."""
+    said = get(trees[0], "checkpoint_parallel_dimensions.tp_degree") if trees else None
+    if type(said) is int and said > 0:
+        return said
+    layers = [found for n in names if (found := LAYER.fullmatch(n))]
+    return len({found[2] for found in layers}) if layers else max(1, len(trees))
 
 
-def slices_of_parameters(
-    shapes: Sequence[Mapping[str, tuple[int, ...]]], ranks: Sequence[Mapping[str, Any]], path: str
-) -> Iterator[tuple[str, list[Slice]]]:
-    """Stage 3: a like share of every parameter on every rank; a rank's flat groups follow each other."""
-    lengths = [[length(p) for p in r.get("fp32_flat_groups") or ()] for r in ranks]
-    at = 0
-    for group in shapes:
-        for name, shape in group.items():
-            numel = prod(shape)
-            share = -(-numel // len(ranks))
-            out: list[Slice] = []
-            for r, sizes in enumerate(lengths):
-                need, first = min(share, max(0, numel - r * share)), 0
-                for g, size in enumerate(sizes):
-                    low, high = max(at, first), min(at + need, first + size)
-                    if low < high:
-                        out.append((r, g, low - first, high - low))
-                    first += size
-            at += share
-            yield name, out
+def pipeline_layers(
+    names: Sequence[str], reader: Files, trees: Sequence[Mapping[str, Any]], path: str
+) -> list[dict[str, Place]]:
+    """Per tensor-parallel rank the tensors of all layers, `3.norm.weight`; those that layers share, by their tied name.
+
+    The optimizer knows the former, and the latter as `tied_modules.KEY.weight`.
+    """
+    found = sorted((n for n in names if LAYER.fullmatch(n)), key=lambda n: [int(x) for x in re.findall(r"\d+", n)])
+    shapes: dict[str, Any] = {}
+    for tree in trees:
+        for group in tree["param_shapes"] if isinstance(tree.get("param_shapes"), list) else ():
+            shapes |= as_dict(group) or {}
+    out: dict[int, dict[str, Place]] = {}
+    for name in found:
+        number, rank = re.findall(r"\d+", name)[0], re.findall(r"-model_(\d+)", name)
+        layer = out.setdefault(int(rank[0]) if rank else 0, {})
+        for short, place in tensors(reader.read(name), path).items():
+            own = f"{int(number)}.{short}"
+            tied = [n for n in shapes if n.startswith("tied_modules.") and n.endswith("." + short)]
+            tied = [n for n in tied if shapes[n] == place.shape] if own not in shapes else []
+            layer.setdefault(tied[0] if len(tied) == 1 else own, place)
+    return [out[rank] for rank in sorted(out)]
 
 
-def part_at(parts: Any, index: int) -> Any:
-    """An entry of a list, or None."""
-    return parts[index] if isinstance(parts, list) and index < len(parts) else None
+def frozen(tree: Mapping[str, Any], names: Sequence[str], reader: Files, path: str) -> dict[str, Place]:
+    """Stage 3 cuts what is not trained, too, and keeps it in the model states: an even share on every rank."""
+    shapes = tree.get("frozen_param_shapes")
+    if type(shapes) is not dict or not shapes or len(names) < 2:
+        return {}
+    shares = [as_dict(t.get("frozen_param_fragments")) or {} for t in (tree, *(reader.read(n) for n in names[1:]))]
+    out: dict[str, Place] = {}
+    for name, shape in shapes.items():
+        left, pieces = prod(shape), []
+        for share in shares:
+            place = share.get(name)
+            if type(place) is not Place or place.strides is not None:
+                raise DamagedFile(f"{path}: {name}: not every rank's model states hold a part of it")
+            count = min(left, prod(place.shape))
+            if count:
+                pieces.append(((prod(shape) - left,), replace(place, shape=(count,))))
+            left -= count
+        out[name] = joined(shape, pieces[0][1].dtype if pieces else "float32", pieces, f"{path}: {name}")
+    return out
 
 
-def length(place: Any) -> int:
-    """Elements of a rank's part; 0 if there is none."""
-    return prod(place.shape) if type(place) is Place else 0
+def one_optimizer(optimizers: Sequence[Mapping[str, Any]], cut: int, path: str) -> dict[str, Any]:
+    """The optimizers of all model-parallel ranks as one: groups of one number hold what any rank's does."""
+    if len(optimizers) == 1:
+        return dict(optimizers[0])
+    groups: list[dict[str, Any]] = []
+    for optimizer in optimizers:
+        for number, group in enumerate(optimizer["param_groups"]):
+            if number == len(groups):
+                groups.append({**group, "params": []})
+            groups[number]["params"] = list(dict.fromkeys([*groups[number]["params"], *(group["params"] or ())]))
+    slots = {slot for o in optimizers for state in o["state"].values() for slot in state}
+    states: dict[str, dict[str, Any]] = {}
+    for slot in sorted(slots):
+        parts = [{n: s[slot] for n, s in o["state"].items() if slot in s} for o in optimizers]
+        whole = all(type(v) is Place and v.shape for part in parts for v in part.values())
+        first = {n: v for part in reversed(parts) for n, v in part.items()}
+        for name, value in (merged(parts, cut, path)[0] if whole else first).items():
+            states.setdefault(name, {})[slot] = value
+    return {"state": states, "param_groups": groups}
 
 
-def parts_of(ranks: Sequence[Mapping[str, Any]], whole: bool, slot: str | None) -> list[list[Any]]:
-    """Per rank and group the flat float32 weights, or (`slot`) the optimizer's state of that name."""
-    if slot is None:
-        key = "single_partition_of_fp32_groups" if whole else "fp32_flat_groups"
-        return [list(r[key]) if isinstance(r.get(key), list) else [] for r in ranks]
-    key = "base_optimizer_state.state" if whole else "optimizer_state_dict.state"
-    states = [get(r, key) for r in ranks]
-    return [
-        [(as_dict(s[g]) or {}).get(slot) if g in s else None for g in range(max_number(s) + 1)]
-        if type(s) is dict
-        else []
-        for s in states
-    ]
-
-
-def max_number(states: Mapping[Any, Any]) -> int:
-    """The largest group number, at most as many as there are states."""
-    return min(max((k for k in states if type(k) is int), default=-1), len(states) - 1)
-
-
-def assemble(
-    name: str,
-    shapes: Sequence[Mapping[str, tuple[int, ...]]],
-    slices: Sequence[Slice],
-    parts: list[list[Any]],
-    path: str,
-) -> Place:
-    """The Place of one parameter (or of its state), from its fragments in the ranks' files."""
-    shape = next(g[name] for g in shapes if name in g)
-    pieces: list[tuple[tuple[int, ...], Place]] = []
-    done = 0
-    for rank, group, start, count in slices:
-        part = part_at(parts[rank], group)
-        if type(part) is not Place or part.strides is not None or not 0 <= start <= start + count <= length(part):
-            raise DamagedFile(f"{path}: {name}: rank {rank} does not hold its {count} elements")
-        first = part.start + start * ITEMSIZE[part.dtype]
-        pieces.append(((done,), replace(part, shape=(count,), start=first)))
-        done += count
-    return joined(shape, pieces[0][1].dtype if pieces else "float32", pieces, f"{path}: {name}")
-
-
-def optimizer_of(
-    shapes: Sequence[Mapping[str, tuple[int, ...]]],
-    slices: Mapping[str, Sequence[Slice]],
-    ranks: Sequence[Mapping[str, Any]],
-    whole: bool,
-    path: str,
-) -> dict[str, Any]:
-    """torch's own form, with names instead of numbers. Stages cut the state as they cut the weights."""
-    inner = get(ranks[0], "base_optimizer_state" if whole else "optimizer_state_dict")
-    inner = as_dict(inner) or {}
-    groups = inner.get("param_groups")
-    groups = [as_dict(g) or {} for g in groups] if isinstance(groups, list) else []
-    named = len(groups) == len(shapes)
-    made = [{**g, "params": list(shapes[i]) if named else g.get("params")} for i, g in enumerate(groups)]
-    states: dict[str, dict[str, Any]] = {name: {} for name in slices}
-    saved = inner.get("state")
-    first = next((as_dict(s) or {} for s in saved.values()), {}) if type(saved) is dict else {}
-    for slot, value in first.items():
-        if type(value) is Place and len(value.shape) == 1 and prod(value.shape) > 1:
-            parts = parts_of(ranks, whole, slot)
-            for name, where in slices.items():
-                states[name][slot] = assemble(name, shapes, where, parts, path)
-        elif isinstance(value, Place | int | float) and isinstance(slot, str):
-            for state in states.values():
-                state[slot] = value
-    return {"state": {n: s for n, s in states.items() if s}, "param_groups": made}
-
-
-FORMAT = FolderFormat("DeepSpeed ZeRO", claims, open_folder)
+FORMAT = FolderFormat("DeepSpeed", claims, open_folder)

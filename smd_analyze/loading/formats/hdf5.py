@@ -1,4 +1,4 @@
-"""HDF5 files as Keras writes them (.h5, .weights.h5, the weights in a .keras archive): datasets and texts by path.
+"""HDF5 files as Keras (.h5, .weights.h5, the weights in a .keras archive) and Caffe write them: datasets and texts.
 
 Names, shapes and places are read with h5py; an unpacked dataset in one piece is a raw range of the file, others are
 read through h5py when asked for. HDF5 can point outside its file: external and soft links, external storage and
@@ -8,6 +8,7 @@ virtual datasets are refused. Source: HDF5 File Format Specification 3.0.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import numpy as np
 from smd_analyze.errors import DamagedFile, SmdError, UnknownFormat, UnsafeFile
 from smd_analyze.loading.dtypes import ITEMSIZE
 from smd_analyze.loading.formats.base import Document, Format, shared
-from smd_analyze.loading.sources import FileId, Source, open_source, part_of
+from smd_analyze.loading.sources import FileId, Source, changed, open_source, part_of
 from smd_analyze.loading.tensors import Place
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ DEEPEST = 40
 MOST_OBJECTS = 200_000
 LONGEST_TEXT = 1 << 24  # characters of an attribute
 MOST_PACKED = 1100  # deflate packs at most 1032 to 1 (RFC 1951)
+CAFFE = "Caffe HDF5"
 KERAS = ("layer_names", "layer_names0", "keras_version")
 
 
@@ -46,9 +48,10 @@ class Hdf5Dataset:
         """The same place, with its bytes."""
         with open_source(file.path) as source:
             if source.file != file:
-                raise DamagedFile(f"{file.path}: changed while it was being read; wait until it is written, then retry")
+                raise changed(file.path)
             with opened(part_of(source, self.base, self.size)) as root:
                 array = np.ascontiguousarray(dataset_of(root, self.name)[()])
+            source.check_unchanged()
         if array.dtype.byteorder == ">":
             array = array.astype(array.dtype.newbyteorder("<"))
         return Place(array.shape, place.dtype, 0, file=place.file, inline=array.tobytes())
@@ -118,13 +121,27 @@ def matches(source: Source) -> bool:
 
 
 def open_document(source: Source, previous: Document | None) -> Document:
-    """{"datasets": {path: Place}, "texts": {path: {attribute: text or texts}}}. UnknownFormat unless Keras wrote it."""
+    """{"datasets": {path: Place}, "texts": {path: {attribute: text or texts}}}.
+
+    UnknownFormat unless Keras or Caffe wrote it.
+    """
     tree = read_tree(source)
+    if is_caffe(tree):
+        return Document(source.path, CAFFE, tree, (source.file,))
     if not is_keras(tree):
         raise UnknownFormat(
-            f"{source.path}: an HDF5 file that Keras did not write; save the arrays of a checkpoint as safetensors"
+            f"{source.path}: an HDF5 file that neither Keras nor Caffe wrote; "
+            "save the arrays of a checkpoint as safetensors"
         )
     return Document(source.path, FORMAT.name, shared(tree, previous), (source.file,))
+
+
+def is_caffe(tree: dict[str, Any]) -> bool:
+    """Nothing but numbered blobs of layers (.caffemodel.h5), or a solver's iteration and history (.solverstate.h5)."""
+    names = tree["datasets"]
+    blobs = [re.fullmatch(r"(data|diff)/.+/\d+", name) for name in names]
+    solver = "iter" in names and "current_step" in names
+    return solver or (bool(blobs) and all(blobs) and not tree["texts"])
 
 
 def is_keras(tree: dict[str, Any]) -> bool:

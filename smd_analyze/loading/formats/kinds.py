@@ -15,11 +15,6 @@ KINDS: tuple[tuple[bytes, str], ...] = (
     (b"BZh", "a bzip2 archive: unpack it first"),
     (b"\x80\x06", "a pickle of an unknown protocol"),
 )  # fmt: skip
-ZIPS: tuple[tuple[str, str], ...] = (
-    ("policy.pth", "a Stable-Baselines3 archive: unpack it; policy.pth and policy.optimizer.pth in it are torch files"),
-)  # fmt: skip
-
-
 NAMES: tuple[tuple[str, str], ...] = ((".pdiparams", "a Paddle inference file" + NOT_YET),)
 
 
@@ -32,9 +27,6 @@ def describe(source: Source) -> str:
         if head.startswith(magic):
             return words
     if head[:4] == b"PK\x03\x04":
-        for member, words in ZIPS:
-            if member.encode() in head or any(n.endswith(member) for n in source.scratch.get("zip", ())):
-                return words
         return "a zip archive without a data.pkl, so no torch file; unpack it, or save with torch.save"
     text = head[:512].lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html", b"<?xml")):

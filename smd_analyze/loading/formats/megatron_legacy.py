@@ -1,114 +1,155 @@
-"""Megatron-LM's older layout: iter_0005000/mp_rank_00/model_optim_rng.pt, a torch file per tensor-parallel rank.
+"""Megatron-LM's older layout: iter_0005000/mp_rank_00/model_optim_rng.pt, a torch file per model-parallel rank.
 
-Column-parallel layers are cut along their outputs (axis 0), row-parallel ones along their inputs (axis 1), all else is
-on every rank. Source: megatron/core/tensor_parallel/layers.py, tools/checkpoint/loader_legacy.py.
+mp_rank_TT_PPP_EEE: tensor-parallel, pipeline and expert rank, the latter two if there are several. A stage numbers its
+layers from zero; with virtual stages it holds model0, model1, …, and the model goes through the first of every rank,
+then through the second. Source: megatron/training/checkpointing.py, tools/checkpoint/loader_legacy.py.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from smd_analyze.errors import DamagedFile
 from smd_analyze.loading.formats.base import Document, FolderFormat
+from smd_analyze.loading.listing import is_file
+from smd_analyze.loading.model_parallel import (
+    count_layers,
+    merged,
+    renumbered_layers,
+    settings_only,
+    unsure_findings,
+)
 from smd_analyze.loading.sources import FileId, open_source
-from smd_analyze.loading.tensors import Place, joined
+from smd_analyze.loading.tensors import Place
 from smd_analyze.loading.torch_archive import read_archive
-from smd_analyze.loading.trees import as_dict, get, moved, tensors
+from smd_analyze.loading.trees import get, moved, tensors
 from smd_analyze.records.finding import Finding
 
-RANK = re.compile(r"mp_rank_(\d+)")
+RANK = re.compile(r"mp_rank_(\d+)(?:_(\d+))?(?:_(\d+))?")
 NAMES = ("model_optim_rng.pt", "model_rng.pt")
-COLUMNS = re.compile(
-    r"(^|\.)(linear_qkv|query_key_value|query|key_value|linear_q|linear_kv|linear_fc1|dense_h_to_4h)\.(weight|bias)$"
-    r"|(^|\.)(word_embeddings|output_layer|lm_head)\.weight$"
-)
-ROWS = re.compile(r"(^|\.)(linear_proj|self_attention\.dense|attention\.dense|linear_fc2|dense_4h_to_h)\.weight$")
+OPTIMIZER = "distrib_optim.pt"
+CHUNK = re.compile(r"model(\d*)")
+EMBEDDING, HEAD = "word_embeddings.weight", "word_embeddings_for_head."  # the last stage's copy of the first's
+EXPERT = re.compile(r"(\.local_experts\.)(\d+)\.")
+
+
+class Part(NamedTuple):
+    """What one rank saved: its place in the grid of ranks and its tree."""
+
+    tensor: int
+    stage: int
+    expert: int
+    tree: Mapping[Any, Any]
 
 
 def claims(path: str, files: Sequence[str], below: Sequence[str]) -> tuple[str, ...]:
-    """Ranks 0, 1, …, each with a model file of the same name. Pipeline stages (mp_rank_00_000) are not read."""
-    ranks = sorted((b for b in below if RANK.fullmatch(b)), key=number_of)
-    if not ranks or any(re.fullmatch(r"mp_rank_\d+_\d+", b) for b in below):
-        return ()
-    for name in NAMES:
-        found = tuple(f"{rank}/{name}" for rank in ranks if Path(path, rank, name).is_file())
+    """Folders of ranks, each with a model file of the same name."""
+    ranks = sorted((b for b in below if RANK.fullmatch(b)), key=numbers_of)
+    for name in NAMES if ranks else ():
+        found = tuple(f"{rank}/{name}" for rank in ranks if is_file(f"{path}/{rank}/{name}"))
         if found:
-            return found
+            apart = f"{ranks[0]}/{OPTIMIZER}"
+            return (*found, apart) if is_file(f"{path}/{apart}") else found
     return ()
 
 
-def number_of(name: str) -> int:
-    """The rank's number."""
-    return int(name.partition("mp_rank_")[2].partition("/")[0])
+def numbers_of(name: str) -> list[int]:
+    """The numbers in a rank's folder name."""
+    return [int(n) for n in re.findall(r"\d+", name.partition("/")[0])]
 
 
 def open_folder(path: str, files: Sequence[str], previous: Document | None) -> tuple[Document, list[Finding]]:
     """The first rank's tree with the whole model in it. Optimizer states stay cut, so only their settings are kept."""
-    trees: list[Any] = []
+    models = [f for f in files if not f.endswith(OPTIMIZER)]
+    trees: list[dict[Any, Any]] = []
     identities: list[FileId] = []
-    for name in files:
+    for name in models:
         with open_source(f"{path}/{name}") as source:
-            trees.append(moved(read_archive(source)[0], len(identities)))
-            identities.append(source.file)
-    if type(trees[0]) is not dict:
-        raise DamagedFile(f"{path}/{files[0]}: holds no dict")
-    said = get(trees[0], "args.tensor_model_parallel_size")
-    numbers = [number_of(n) for n in files]
-    if numbers != list(range(len(files))) or (type(said) is int and said != len(files)):
-        raise DamagedFile(
-            f"{path}: holds ranks {numbers} of {said or 'unknown'}; copy the missing ones into the folder"
-        )
-    parts = [tensors(get(t, "model"), f"{path}/{n}") for t, n in zip(trees, files, strict=True)]
-    model: dict[str, Place] = {}
-    unsure: list[str] = []
-    for name, first in parts[0].items():
-        places = [p[name] for p in parts if name in p]
-        if len(places) != len(parts):
-            raise DamagedFile(f"{path}: {name} is not on all ranks")
-        axis = axis_of(name, first)
-        if axis is None and len(first.shape) > 1 and len(parts) > 1:
-            unsure.append(name)
-        model[name] = first if axis is None or len(parts) == 1 else together(places, axis, f"{path}: {name}")
-    tree = {**trees[0], "model": model}
+            tree, _ = read_archive(source)
+        if type(tree) is not dict:
+            raise DamagedFile(f"{path}/{name}: holds no dict")
+        trees.append(moved(tree, len(identities)))
+        identities.append(source.file)
+    parts = [part_of_grid(numbers_of(n), t, trees[0]) for n, t in zip(models, trees, strict=True)]
+    check_grid(path, models, parts)
+    ranks = sorted({p.tensor for p in parts})
+    whole = [one_rank([p for p in parts if p.tensor == rank], path) for rank in ranks]
+    lacking = next((n for n in whole[0] if any(n not in w for w in whole)), None)
+    if lacking is not None:
+        raise DamagedFile(f"{path}: {lacking} is not on all ranks")
+    model, unsure = merged(whole, len(ranks), path, gated=get(trees[0], "args.swiglu") is True)
+    tree = {k: v for k, v in trees[0].items() if not (isinstance(k, str) and CHUNK.fullmatch(k))}
+    tree["model"] = model
+    findings = unsure_findings(unsure, path)
     if len(parts) > 1 and "optimizer" in tree:
         tree["optimizer"] = settings_only(tree["optimizer"])
-    findings: list[Finding] = []
-    if unsure:
-        words = f"not known how {', '.join(unsure[:3])} is cut into ranks: the first rank's part is taken"
-        findings.append(Finding("rank-parts", "warning", path, words, "Join the ranks with Megatron's own tools."))
+    if len(parts) > 1 or len(models) < len(files):
+        where = f"in {OPTIMIZER}, in flat buckets" if len(models) < len(files) else "cut over the ranks"
+        words = f"the optimizer's state lies {where}: it is not used, only its settings are"
+        findings.append(Finding("optimizer-state-unmatched", "note", path, words))
     return Document(path, FORMAT.name, tree, tuple(identities), folder=True), findings
 
 
-def axis_of(name: str, place: Place) -> int | None:
-    """The axis along which the ranks cut a parameter; None if every rank has all of it."""
-    if COLUMNS.search(name) and place.shape:
-        return 0
-    return 1 if ROWS.search(name) and len(place.shape) > 1 else None
+def part_of_grid(numbers: Sequence[int], tree: Mapping[Any, Any], first: Mapping[Any, Any]) -> Part:
+    """Which rank a folder's numbers mean: of two, the second is the expert's if the arguments know no stages."""
+    tensor, stage, expert = (*numbers, 0, 0)[:3]
+    stages, experts = (get(first, f"args.{k}_model_parallel_size") for k in ("pipeline", "expert"))
+    if len(numbers) == 2 and stages == 1 and type(experts) is int and experts > 1:
+        stage, expert = 0, stage
+    return Part(tensor, stage, expert, tree)
 
 
-def together(places: Sequence[Place], axis: int, what: str) -> Place:
-    """The ranks' parts, one after the other along an axis."""
-    shape = list(places[0].shape)
-    shape[axis] = sum(p.shape[axis] for p in places if len(p.shape) == len(shape))
-    pieces: list[tuple[tuple[int, ...], Place]] = []
-    at = 0
-    for place in places:
-        begin = tuple(at if i == axis else 0 for i in range(len(shape)))
-        pieces.append((begin, place))
-        at += place.shape[axis] if len(place.shape) == len(shape) else 0
-    return joined(shape, places[0].dtype, pieces, what)
+def check_grid(path: str, names: Sequence[str], parts: Sequence[Part]) -> None:
+    """Every rank is there: as many as the arguments say, and no gap in the grid."""
+    have = {part[:3] for part in parts}
+    shape = [1 + max(numbers) for numbers in zip(*have, strict=True)]
+    said = (
+        get(parts[0].tree, "args.tensor_model_parallel_size"),
+        get(parts[0].tree, "args.pipeline_model_parallel_size"),
+    )
+    for axis, count in enumerate(said):
+        if type(count) is int and 0 < count < 1 << 16:
+            shape[axis] = max(shape[axis], count)
+    if shape[0] * shape[1] * shape[2] == len(parts):
+        return
+    full = ((t, p, e) for t in range(shape[0]) for p in range(shape[1]) for e in range(shape[2]))
+    lost = next(rank for rank in full if rank not in have)
+    digits = f"mp_rank_{lost[0]:02d}" + (f"_{lost[1]:03d}" if shape[1] > 1 else "")
+    digits += f"_{lost[2]:03d}" if shape[2] > 1 else ""
+    file = names[0].rpartition("/")[2]
+    raise DamagedFile(f"{path}: {digits}/{file} of {shape[0]} × {shape[1]} ranks is missing; copy it into the folder")
 
 
-def settings_only(node: Any) -> Any:
-    """An optimizer's param_groups, wherever they lie in it, without its states."""
-    found = as_dict(node) or {}
-    if isinstance(found.get("param_groups"), list):
-        return {"param_groups": found["param_groups"], "state": {}}
-    inner: Mapping[Any, Any] = as_dict(found.get("optimizer")) or {}
-    return {"param_groups": inner["param_groups"], "state": {}} if isinstance(inner.get("param_groups"), list) else {}
+def one_rank(parts: Sequence[Part], path: str) -> dict[str, Place]:
+    """All tensors of one tensor-parallel rank: its stages, and what is virtual of them, one after the other."""
+    chunks: list[tuple[int, int, int, dict[str, Place]]] = []
+    for part in parts:
+        for key in (k for k in part.tree if isinstance(k, str)):
+            found = CHUNK.fullmatch(key)
+            if found:
+                names = tensors(part.tree[key], f"{path}: {key}")
+                chunks.append((int(found[1] or 0), part.stage, part.expert, names))
+    out: dict[str, Place] = {}
+    offset = 0
+    steps = sorted({chunk[:2] for chunk in chunks})
+    for step in steps:
+        own = sorted((c for c in chunks if c[:2] == step), key=lambda c: c[2])
+        for _, _, expert, names in own:
+            title = renumbered_layers(with_experts(names, expert), offset)
+            for name, place in with_experts(names, expert).items():
+                out.setdefault(title[name], place)
+        offset += count_layers(own[0][3])
+    copies = [n for n in out if HEAD in n and any(EMBEDDING in other for other in out)]
+    return {n: p for n, p in out.items() if n not in copies}
+
+
+def with_experts(names: Mapping[str, Place], rank: int) -> dict[str, Place]:
+    """The tensors with every expert's number in the whole model: each rank counts its own from zero."""
+    local = 1 + max((int(found[2]) for n in names if (found := EXPERT.search(n))), default=-1)
+    move = rank * local
+    return {EXPERT.sub(lambda f: f"{f[1]}{int(f[2]) + move}.", n) if move else n: p for n, p in names.items()}
 
 
 FORMAT = FolderFormat("Megatron ranks", claims, open_folder)

@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from smd_analyze.errors import UnsafeFile
+from smd_analyze.errors import SmdError, UnsafeFile
 from smd_analyze.loading.formats.base import Document, FolderFormat, shared
 from smd_analyze.loading.inert_objects import Inert
 from smd_analyze.loading.numpy_arrays import read_header
+from smd_analyze.loading.numpy_objects import holds_objects
 from smd_analyze.loading.sources import FileId, open_source
 from smd_analyze.loading.tensors import Place, renumbered
 from smd_analyze.records.finding import Finding
 
 
 def claims(path: str, files: Sequence[str], below: Sequence[str]) -> tuple[str, ...]:
-    """All files of a folder without folders, if every one of them is called .npy."""
+    """All files of a folder without folders, if every one is called .npy and the first is no dict of arrays itself."""
     mine = [f for f in files if not f.startswith(".")]
-    return tuple(mine) if mine and not below and all(f.endswith(".npy") for f in mine) else ()
+    if not mine or below or not all(f.endswith(".npy") for f in mine):
+        return ()
+    try:
+        with open_source(f"{path}/{mine[0]}") as source:
+            return () if len(mine) > 1 and holds_objects(source.head) else tuple(mine)
+    except (SmdError, OSError):
+        return tuple(mine)  # opening it will say why
 
 
 def open_folder(path: str, files: Sequence[str], previous: Document | None) -> tuple[Document, list[Finding]]:

@@ -13,6 +13,7 @@ from smd_analyze.errors import DamagedFile, UnsafeFile
 from smd_analyze.loading.formats.base import Document, Format, shared
 from smd_analyze.loading.inert_objects import Inert
 from smd_analyze.loading.numpy_arrays import ALIGNED, LONGEST_HEADER, read_header
+from smd_analyze.loading.numpy_objects import holds_objects, read_objects
 from smd_analyze.loading.sources import FileId, Source, changed, read_array
 from smd_analyze.loading.tensors import Place
 from smd_analyze.loading.trees import nested
@@ -38,7 +39,10 @@ def matches(source: Source) -> bool:
 
 
 def open_document(source: Source, previous: Document | None) -> Document:
-    """Arrays under their names, slashes as levels. Objects are never unpickled; UnsafeFile if there is nothing else."""
+    """Arrays under their names, slashes as levels. Dicts in place of an array are read as data, nothing is unpickled.
+
+    UnsafeFile if there are objects and nothing else.
+    """
     found: dict[str, Any] = {}
     padded = True
     for name, member in read_directory(source).items():
@@ -57,15 +61,22 @@ def open_document(source: Source, previous: Document | None) -> Document:
     return Document(source.path, FORMAT.name, shared(tree, previous), (source.file,))
 
 
-def read_member(source: Source, name: str, member: Member) -> tuple[Place | Inert, int]:
-    """(one array, bytes of its header). UnsafeFile for encrypted members and unknown ways of packing."""
+def read_member(source: Source, name: str, member: Member) -> tuple[Any, int]:
+    """(one array, or a dict of arrays that was pickled in its place; bytes of its header).
+
+    UnsafeFile for encrypted members and unknown ways of packing.
+    """
     what = f"{source.path}: {name}"
     start = member_start(source, name, member)
     if member.flags & 1 or member.method not in (0, DEFLATED):
         raise UnsafeFile(f"{what}: refused: encrypted, or compressed in a way that NumPy does not use")
     if member.method == 0:
         array, _ = read_header(source.read, start, member.size, what)
-        return array, array.start - start if type(array) is Place else 0
+        if type(array) is Place:
+            return array, array.start - start
+        objects = holds_objects(source.read(start, start + min(member.size, 256)))
+        held = read_objects(source, start, start + member.size, what) if objects else array
+        return held if isinstance(held, dict) else array, 0
     packed = source.read(start, start + min(member.size, LONGEST_HEADER))
     try:
         head = zlib.decompressobj(-15).decompress(packed, LONGEST_HEADER)

@@ -5,18 +5,19 @@ The nodes tell what a name does not: which axis of a matrix is the output, which
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from smd_analyze.errors import DamagedFile, UnsafeFile
+from smd_analyze.loading import listing
 from smd_analyze.loading.dtypes import FLOATING
 from smd_analyze.loading.formats.base import Document, Format, shared
 from smd_analyze.loading.inert_objects import Inert, Span
 from smd_analyze.loading.protobuf import Field, Message
-from smd_analyze.loading.sources import FileId, Source, open_source
+from smd_analyze.loading.sources import FileId, Source
 from smd_analyze.loading.tensors import Place, placed
 
 DTYPES = {
@@ -26,16 +27,25 @@ DTYPES = {
 }  # fmt: skip
 GRAPH, METADATA, NODE, INITIALIZER = 7, 14, 1, 5
 TYPED = {4: "float32", 10: "float64"}  # fields of numbers that are written as they lie in memory
+PASSED_ON = ("Identity", "Cast", "Transpose", "DequantizeLinear", "QuantizeLinear")
+FOLDED = re.compile(r"onnx::Conv(Transpose)?_\d+")
+"""The name that torch's exporter gives a kernel after folding the BatchNorm behind it into it."""
 KERNELS = {3: "OIW", 4: "OIHW", 5: "OIDHW"}
 
 
 @dataclass
 class Found:
-    """A graph while it is read: initializers by name, what the nodes make of them, files beside the model."""
+    """A graph while it is read: initializers by name, what the nodes make of them, files beside the model.
+
+    `sources`: result of a node that only passes a tensor on → (that tensor, whether it is turned). `folded` are kernels
+    that an exporter multiplied with a normalization's gains: they are no longer what was trained.
+    """
 
     tensors: dict[str, Place | Inert] = field(default_factory=dict)
     layouts: dict[str, str] = field(default_factory=dict)
     statistics: set[str] = field(default_factory=set)
+    sources: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    folded: list[str] = field(default_factory=list)
     files: list[FileId] = field(default_factory=list)
 
 
@@ -62,7 +72,7 @@ def open_document(source: Source, previous: Document | None) -> Document:
             continue
         trained = place.shape and place.dtype in FLOATING and name not in found.statistics
         (weights if trained else buffers)[name] = replace(place, layout=layout_of(name, place, found.layouts))
-    tree = {"weights": weights, "buffers": buffers, "__metadata__": metadata}
+    tree = {"weights": weights, "buffers": buffers, "__metadata__": metadata, "folded": tuple(found.folded)}
     return Document(source.path, FORMAT.name, shared(tree, previous), tuple(found.files))
 
 
@@ -79,11 +89,14 @@ def read_graph(message: Message, graph: Field, found: Found) -> None:
 def read_node(message: Message, node: Field, found: Found) -> None:
     """What the operator says of its inputs."""
     inputs: list[str] = []
+    outputs: list[str] = []
     flags: dict[str, int] = {}
     kind = ""
     for part in message.fields(node.span):
         if part.number == 1:
             inputs.append(message.text(part))
+        elif part.number == 2:
+            outputs.append(message.text(part))
         elif part.number == 4:
             kind = message.text(part)
         elif part.number == 5 and part.wire == 2:
@@ -94,9 +107,14 @@ def read_node(message: Message, node: Field, found: Found) -> None:
                 elif own.number == 3:
                     value = own.value
             flags[name] = value
-    weight = inputs[1] if len(inputs) > 1 else ""
+    if kind in PASSED_ON and inputs and outputs:
+        source, turned = found.sources.get(inputs[0], (inputs[0], False))
+        found.sources[outputs[0]] = source, turned != (kind == "Transpose")
+    weight, turned = found.sources.get(w := inputs[1] if len(inputs) > 1 else "", (w, False))
     if kind in ("Conv", "ConvTranspose", "MatMul", "Gemm"):
-        transposed = kind == "Gemm" and flags.get("transB", 0) == 1
+        transposed = turned != (kind == "Gemm" and flags.get("transB", 0) == 1)
+        if kind.startswith("Conv") and (FOLDED.fullmatch(weight) or inputs[2:] == [f"{weight}_bias"]):
+            found.folded.append(weight)
         found.layouts[weight] = "OI" if transposed else {"Conv": "O*", "ConvTranspose": "I*"}.get(kind, "IO")
     elif kind == "BatchNormalization":
         found.statistics.update(inputs[3:5])
@@ -149,19 +167,17 @@ def external_tensor(
 ) -> Place:
     """A tensor in a file beside the model. UnsafeFile if that lies outside the model's folder."""
     location = entry.get("location", "")
-    folder = Path(model).parent
-    parts = Path(location).parts
-    if not parts or Path(location).is_absolute() or ".." in parts or "\\" in location or "\0" in location:
+    folder = model.rpartition("/")[0] if "/" in model else "."
+    parts = PurePath(location).parts
+    if not parts or PurePath(location).is_absolute() or ".." in parts or "\\" in location or "\0" in location:
         raise UnsafeFile(f"{what}: refused: its data lie outside the model's folder: {location!r}")
-    path = str(folder / location)
-    linked = Path(model).is_symlink()
-    if not linked and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+    path = f"{folder}/{'/'.join(parts)}"
+    if not listing.link_of(model) and not listing.lies_in(path, folder):
         raise UnsafeFile(f"{what}: refused: its data are a link out of the model's folder: {location!r}")
     number = next((i for i, f in enumerate(found.files) if i and f.path == path), None)
     if number is None:
         try:
-            with open_source(path) as source:
-                found.files.append(source.file)
+            found.files.append(listing.identity(path))
         except OSError as problem:
             raise DamagedFile(f"{what}: its data file {location} cannot be read: {problem.strerror}") from None
         number = len(found.files) - 1

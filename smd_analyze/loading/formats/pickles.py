@@ -1,13 +1,14 @@
-"""A plain pickle of dicts and numpy or jax arrays; the arrays' bytes stay where they lie in it."""
+"""A plain pickle of dicts and numpy, jax or torch arrays; the arrays' bytes stay where they lie in it."""
 
 from __future__ import annotations
+
+from functools import partial
 
 from smd_analyze.loading.formats.base import Document, Format
 from smd_analyze.loading.inert_pickle import read_pickle
 from smd_analyze.loading.pickled_tensors import TensorCalls
 from smd_analyze.loading.sources import Source
-
-MAGIC = b"\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little") + b"."  # torch's own old format begins so
+from smd_analyze.loading.torch_stream import MAGIC, storage_inside
 
 
 def matches(source: Source) -> bool:
@@ -22,7 +23,7 @@ def matches(source: Source) -> bool:
 
 def open_document(source: Source, previous: Document | None) -> Document:
     """What was pickled, as data. A second pickle behind the first is not looked at."""
-    calls = TensorCalls(source.path)
+    calls = TensorCalls(source.path, inside=partial(storage_inside, source))
     tree, _ = read_pickle(source.read, 0, source.size, what=source.path, call=calls.call, resolve=calls.resolve)
     return Document(source.path, FORMAT.name, calls.finish(tree), (source.file,))
 

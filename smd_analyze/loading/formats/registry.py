@@ -11,6 +11,7 @@ from smd_analyze.errors import AmbiguousFormat, MissingLibrary, UnknownFormat
 from smd_analyze.loading.formats import (
     caffe,
     deepspeed,
+    deepspeed_universal,
     equinox,
     gguf,
     hdf5,
@@ -19,12 +20,21 @@ from smd_analyze.loading.formats import (
     mindspore,
     msgpack,
     mxnet,
+    nemo,
     npy_folder,
+    npy_objects,
     npz,
     onnx,
+    paddle_inference,
+    orbax,
     pickles,
+    rank_files,
     safetensors,
+    safetensors_shards,
+    stable_baselines3,
+    t5x,
     tensor_bundle,
+    tensorstore_folder,
     torch_distributed,
     torch_export,
     torch_legacy,
@@ -40,10 +50,13 @@ FORMATS: tuple[Format, ...] = (
     keras_archive.FORMAT,
     tensor_bundle.FORMAT,
     torch_zip.FORMAT,
+    stable_baselines3.FORMAT,
+    nemo.FORMAT,
     torch_export.FORMAT,
     torch_legacy.FORMAT,
     pickles.FORMAT,
     npz.FORMAT,
+    npy_objects.FORMAT,
     msgpack.FORMAT,
     mindspore.FORMAT,
     mxnet.FORMAT,
@@ -51,12 +64,19 @@ FORMATS: tuple[Format, ...] = (
     gguf.FORMAT,
     equinox.FORMAT,
     caffe.FORMAT,
+    paddle_inference.FORMAT,
 )
 FOLDER_FORMATS: tuple[FolderFormat, ...] = (
     torch_distributed.FORMAT,
     deepspeed.FORMAT,
+    deepspeed_universal.FORMAT,
     megatron_legacy.FORMAT,
+    rank_files.FORMAT,
+    safetensors_shards.FORMAT,
     npy_folder.FORMAT,
+    orbax.FORMAT,
+    t5x.FORMAT,
+    tensorstore_folder.FORMAT,
 )
 
 
@@ -99,4 +119,6 @@ def check_library(path: str, form: Format | FolderFormat) -> None:
     """MissingLibrary with the pip line if a library that reading needs is not there."""
     missing = [name for name in form.requires if find_spec(name) is None]
     if missing:
-        raise MissingLibrary(f"{path}: {form.name} files need {missing[0]}: pip install {' '.join(missing)}")
+        extra = form.extra if isinstance(form, FolderFormat) else ""
+        what = f"'smd-analyze[{extra}]'" if extra else " ".join(missing)
+        raise MissingLibrary(f"{path}: {form.name} files need {missing[0]}: pip install {what}")

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from smd_analyze.errors import DamagedFile, UnsafeFile
+from smd_analyze.loading import listing
 from smd_analyze.loading.formats.base import Document, Format, shared
 from smd_analyze.loading.inert_objects import Inert, Span
 from smd_analyze.loading.protobuf import Message, signed
@@ -59,10 +59,11 @@ def open_document(source: Source, previous: Document | None) -> Document:
     files = [source.file]
     for number in range(count):
         path = f"{stem}.data-{number:05d}-of-{count:05d}"
-        if not Path(path).is_file():
-            raise DamagedFile(f"{source.path}: {Path(path).name} is missing; copy it beside the index")
-        with open_source(path) as shard:
-            files.append(shard.file)
+        try:
+            files.append(listing.identity(path))
+        except (FileNotFoundError, IsADirectoryError):
+            missing = listing.name_of(path)
+            raise DamagedFile(f"{source.path}: {missing} is missing; copy it beside the index") from None
     tree = {"tensors": read_places(entries, files), "names": object_names(entries, files)}
     return Document(source.path, FORMAT.name, shared(tree, previous), tuple(files))
 
@@ -159,7 +160,7 @@ def place_of(entry: Entry, files: list[FileId], name: str) -> Place:
         raise DamagedFile(f"{what}: a slice of TensorFlow's type {entry.dtype}")
     file = files[entry.shard + 1]
     if entry.offset < 0 or entry.size < 0 or entry.offset + entry.size > file.size:
-        raise DamagedFile(f"{what}: lies outside {Path(file.path).name}: truncated?")
+        raise DamagedFile(f"{what}: lies outside {listing.name_of(file.path)}: truncated?")
     place = placed(entry.shape, None, DTYPES[entry.dtype], 0, entry.offset, entry.size, what)
     return Place(place.shape, place.dtype, place.start, file=entry.shard + 1)
 

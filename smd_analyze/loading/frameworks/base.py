@@ -9,7 +9,7 @@ from typing import Any
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.tensors import Place
 from smd_analyze.records.finding import Finding
-from smd_analyze.records.run import Setting
+from smd_analyze.records.run import GraphHint, Setting
 
 STEPS, EPOCHS, TICKS = "optimizer steps", "epochs", "scheduler steps"
 
@@ -57,9 +57,11 @@ class Parts:
     the trainer was told (args, config), `stated` numbers that were saved with the weights; `logged`
     (step, learning rate) pairs of a log; `others` names further models
     of some size, `companions` holds all further ones: one optimizer may train several.
-    `ordered` tells whether the weights stand in the order of model.parameters(). `told` replaces `optimizers` where
+    `ordered` tells whether the weights stand in the order of model.parameters(), `family` whose model it is if not
+    (registration.py). `told` replaces `optimizers` where
     states and groups are known by name. `buffers` are tensors that are not trained although their names do not say so;
     `torch_like` tells whether kernels are (out, in, …) unless their Place says otherwise, None if unknown.
+    `graphs` are descriptions of the model in or beside the file.
     """
 
     weights: Any = None
@@ -75,10 +77,13 @@ class Parts:
     others: tuple[str, ...] = ()
     companions: Mapping[str, Any] = field(default_factory=dict)
     ordered: bool = True
+    family: str = ""
     only: str = ""  # the weights are such a copy themselves
     buffers: Any = None
     torch_like: bool | None = None
     told: Told | None = None
+    graphs: tuple[GraphHint, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)

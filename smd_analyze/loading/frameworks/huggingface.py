@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from smd_analyze.loading.averages import live_words
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, Fact, Framework, Parts
 from smd_analyze.loading.frameworks.plain import (
@@ -16,6 +17,7 @@ from smd_analyze.loading.frameworks.plain import (
     optimizer_facts,
     scheduler_facts,
 )
+from smd_analyze.loading.registration import ANY, families
 from smd_analyze.loading.trees import as_dict, get, plain
 
 
@@ -39,17 +41,34 @@ def read_parts(document: Document) -> Parts:
         facts.append(Fact(epoch, EPOCHS, "epoch in trainer_state.json"))
     arguments = as_dict(tree.get("training_args")) or {}
     configured = {k: plain(v) for k, v in arguments.items() if isinstance(k, str)}
+    total = number(get(tree, "trainer_state.max_steps"))
+    if configured and isinstance(total, int | float) and total > 0:  # training_args says -1 where epochs are counted
+        configured["max_steps"] = total
+    models: dict[str, Any] = tree.get("models") or {}
+    average = next((k for k in models if tree["where"] in live_words(k)), None)
     return Parts(
         tree.get("weights"),
-        "weights",
+        tree["where"],
+        variants={"ema": models[average]} if average else {},
         optimizers=optimizers,
         schedulers=schedulers,
         facts=tuple(facts),
         configured={k: v for k, v in configured.items() if isinstance(v, str | int | float)},
         configured_in="training_args.bin",
         logged=tuple(logged(get(tree, "trainer_state.log_history"))),
+        others=tuple(k for k in models if k != average),
+        companions={k: v for k, v in models.items() if k != average},
         ordered=bool(tree.get("ordered")),
+        family=family_of(tree),
     )
+
+
+def family_of(tree: dict[str, Any]) -> str:
+    """Whose model it is, by config.json; adapters (PEFT) tell it seldom, but belong to a known one."""
+    if "adapter_config" in tree:
+        return ANY
+    family = get(tree, "config.model_type") or get(tree, "config._class_name")
+    return family if isinstance(family, str) and family in families() else ""
 
 
 def logged(history: Any) -> list[tuple[int, float]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from smd_analyze.loading.dtypes import FLOATING
@@ -21,17 +23,14 @@ from smd_analyze.loading.frameworks.keras_layers import (
     stored_layers,
     texts_of,
 )
-from smd_analyze.loading.frameworks.keras_names import slots, slots_in_order, snake, with_axes, without_output
+from smd_analyze.loading.frameworks.keras_names import averages, slots, slots_in_order, with_axes, without_output
+from smd_analyze.loading.frameworks.keras_states import Saved, saved_optimizer, shapes_of_trained, states_of
+from smd_analyze.loading.settings import number_of
 from smd_analyze.loading.tensors import Place
-from smd_analyze.records.run import Setting
+from smd_analyze.records.run import GraphHint, Setting
 
 COUNTS = ("iteration", "iterations", "iter")
 RATES = ("learning_rate", "lr")
-NAMES = {
-    "sgd": "SGD", "adam": "Adam", "adam_w": "AdamW", "adamw": "AdamW", "rmsprop": "RMSprop", "nadam": "Nadam",
-    "lion": "Lion", "adagrad": "Adagrad", "adadelta": "Adadelta", "adamax": "Adamax", "ftrl": "Ftrl",
-    "adafactor": "Adafactor", "lamb": "Lamb", "muon": "Muon",
-}  # fmt: skip
 
 
 def matches(document: Document) -> bool:
@@ -45,8 +44,11 @@ def read_parts(document: Document) -> Parts:
     texts = tree["texts"].get("", {})
     config = tree.get("config") or read_json(texts.get("model_config"))
     layers = list(configured_layers(config))
+    where = "config.json" if "config" in tree else "model_config"
+    graphs = (GraphHint("keras config", f"{document.path}, {where}", partial(dict, config)),) if layers else ()
     if any("/vars/" in f"/{name}" for name in tree["datasets"]):
-        return parts_of_vars(document, layers, (config.get("compile_config") or {}).get("optimizer"))
+        optimizer = (config.get("compile_config") or {}).get("optimizer")
+        return replace(parts_of_vars(document, layers, optimizer), graphs=graphs)
     training = read_json(texts.get("training_config"))
     weights = legacy_weights(tree)
     states = legacy_states(tree)
@@ -54,9 +56,22 @@ def read_parts(document: Document) -> Parts:
     rate = next((p for n, p in states.items() if n.rpartition("/")[2] in RATES and not p.shape), None)
     trained = trained_of(weights, layers)
     own = slots(states, trained) or numbered_slots([p for p in states.values() if p.shape], trained, training)
-    return assembled(
-        document, weights, True, layers, training.get("optimizer_config"), "training_config", iterations, rate, own
-    )
+    optimizer = unwrapped(training.get("optimizer_config"))
+    every = number_of((optimizer.get("config") or {}).get("gradient_accumulation_steps"))
+    saved = Saved(iterations=iterations, rate=rate, every=max(int(every or 1), 1))
+    parts = assembled(document, weights, True, layers, optimizer, "training_config", saved, own)
+    average = averages(states, trained)
+    return replace(parts, graphs=graphs, variants={"ema": average} if average else {})
+
+
+def unwrapped(optimizer: Any) -> dict[str, Any]:
+    """The optimizer inside a LossScaleOptimizer; {} if there is none."""
+    while isinstance(optimizer, dict) and isinstance(optimizer.get("config"), dict):
+        inner = optimizer["config"].get("inner_optimizer")
+        if not isinstance(inner, dict):
+            return optimizer
+        optimizer = inner
+    return {}
 
 
 def legacy_states(tree: Mapping[str, Any]) -> dict[str, Place]:
@@ -79,33 +94,19 @@ def numbered_slots(
 
 
 def parts_of_vars(document: Document, layers: list[Layer], optimizer: Any) -> Parts:
-    """Keras 3: numbered variables. The optimizer holds its iterations, perhaps a learning rate, then the states."""
+    """Keras 3: numbered variables, named after the layers."""
     tree = document.tree
-    group = "optimizer/vars"
-    count = sum(name.startswith(group + "/") for name in tree["datasets"])
-    saved = [p for i in range(count) if (p := tree["datasets"].get(f"{group}/{i}")) is not None]
-    iterations = saved[0] if saved and saved[0].shape == () and saved[0].dtype not in FLOATING else None
-    states = saved[1:] if iterations else []
-    rate = states[0] if states and states[0].shape == () and states[0].dtype in FLOATING else None
-    states = states[1:] if rate else states
-    name = snake(str(tree["texts"].get(group, {}).get("name", "")))
-    kind = optimizer.get("class_name") if isinstance(optimizer, dict) else NAMES.get(name)
-    per = {"Adam": 2, "AdamW": 2}.get(kind or "", 1)
-    stored = stored_layers(tree)
-    ranked = in_order_of(stored, layers) or by_states(stored, [p.shape for p in states[::per]])
-    weights = named_variables(ranked or stored, {layer.name: layer for layer in layers})
-    trained = trained_of(weights, layers)
-    own: dict[str, dict[str, Place]] = {}
-    if ranked and kind in ("Adam", "AdamW"):
-        pairs = slots_in_order(states, trained, 2, interleaved=True)
-        own = {n: {"exp_avg": first, "exp_avg_sq": second} for n, (first, second) in pairs.items()}
-    elif ranked and kind == "SGD":
-        own = {n: {"velocity": p[0]} for n, p in slots_in_order(states, trained, 1, interleaved=True).items()}
-    told = optimizer if isinstance(optimizer, dict) else None
-    if told is None and kind:
-        told = {"class_name": kind}
-    where = "compile_config" if isinstance(optimizer, dict) else f"the name of {group}"
-    return assembled(document, weights, ranked is not None, layers, told, where, iterations, rate, own)
+    saved = saved_optimizer(tree, optimizer)
+    stored = stored_layers(tree, layers)
+    kinds = {layer.name: layer for layer in layers}
+    count = len(trained_of(named_variables(stored, kinds), layers))
+    ranked = in_order_of(stored, layers) or by_states(stored, shapes_of_trained(saved, count))
+    weights = named_variables(ranked or stored, kinds)
+    states, average = states_of(saved, trained_of(weights, layers)) if ranked else ({}, {})
+    told = {"class_name": saved.kind, "config": saved.config} if saved.kind else None
+    where = "compile_config" if saved.config else f"the name of {saved.where}"
+    parts = assembled(document, weights, ranked is not None, layers, told, where, saved, states)
+    return replace(parts, variants={"ema": average}) if average else parts
 
 
 def trained_of(weights: Mapping[str, Place], layers: Sequence[Layer]) -> dict[str, Place]:
@@ -125,14 +126,14 @@ def assembled(
     layers: Sequence[Layer],
     optimizer: Any,
     where: str,
-    iterations: Place | None,
-    rate: Place | None,
+    saved: Saved,
     states: Mapping[str, Mapping[str, Place]],
 ) -> Parts:
     """The parts. Names in alphabetical order say that the layers' order is not known."""
     told = optimizer if isinstance(optimizer, dict) else {}
     settings: list[Setting]
-    settings, unread = keras_training.optimizer_settings(told, where, iterations, rate)
+    settings, unread = keras_training.optimizer_settings(told, where, saved.iterations, saved.rate, saved.every)
+    updates = saved.updates
     trained = trained_of(weights, layers)
     decoupled = any(s.name == "decoupled_weight_decay" for s in settings)
     groups, decay, findings = keras_training.regularized(layers, trained, decoupled, "model_config")
@@ -143,16 +144,18 @@ def assembled(
     if layers and not decay and not decoupled and told.get("config"):
         source = f"{where} and model_config: neither weight_decay nor an L2 regularizer"
         settings.append(Setting("weight_decay", 0.0, None, "", "in force", source, keras_training.LAST))
-    named = with_axes(weights, {layer.name: layer.kind for layer in layers})
+    kinds = {layer.name: layer.kind for layer in layers}
+    named = with_axes(weights, kinds, {n.name: e for n in layers if isinstance(e := n.config.get("equation"), str)})
     if not ordered:
         named = dict(sorted(named.items()))
-    facts = (Fact(iterations, STEPS, "the optimizer's iterations in the file"),) if iterations is not None else ()
+    source = "the optimizer's iterations in the file" + (f" / {saved.every} accumulated" if saved.every > 1 else "")
+    facts = (Fact(updates, STEPS, source),) if updates is not None else ()
     return Parts(
         weights=named,
         where="weights",
         facts=facts,
         ordered=True,
-        told=keras_training.told(groups, states, [*settings, *decay], unread, findings, iterations),
+        told=keras_training.told(groups, states, [*settings, *decay], unread, findings, updates),
     )
 
 

@@ -9,12 +9,17 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from smd_analyze.loading.frameworks.keras_names import snake, variable_names, without_output
+from smd_analyze.loading.frameworks.keras_names import KNOWN, snake, variable_names, without_output
 from smd_analyze.loading.tensors import Place
 
 DEEPEST = 30
 MOST_STATES = 100_000
 STATISTICS = ("moving_mean", "moving_variance")
+
+LISTS = ("layers", "_layer_checkpoint_dependencies")
+NO_LAYERS = ("optimizer/", "metrics/")
+PARTS = {"query": 0, "key": 1, "value": 2, "attention_output": 3, "output": 3, "forward": 0, "backward": 1}
+"""Layers inside one that is built of several: MultiHeadAttention, Bidirectional."""
 
 Tree = Mapping[str, Any]
 
@@ -99,32 +104,55 @@ class Stored:
     places: tuple[Place, ...]
 
 
-def stored_layers(tree: Tree) -> list[Stored]:
+def stored_layers(tree: Tree, layers: Sequence[Layer] = ()) -> list[Stored]:
     """All groups of variables but the optimizer's, layers of one class in the order of their numbers."""
     found: dict[str, dict[int, Place]] = {}
     for name, place in tree["datasets"].items():
         group, _, number = name.rpartition("/")
-        if f"/{group}".endswith("/vars") and number.isdigit() and not name.startswith("optimizer/"):
+        if f"/{group}".endswith("/vars") and number.isdigit() and not name.startswith(NO_LAYERS):
             found.setdefault(group, {})[int(number)] = place
+    titles = listed_names(layers) if not any("name" in t for g, t in tree["texts"].items() if g in found) else {}
     out = [
-        Stored(g, own_name(tree, g), tuple(places[i] for i in sorted(places)))
+        Stored(g, own_name(tree, g, titles), tuple(places[i] for i in sorted(places)))
         for g, places in sorted(found.items(), key=lambda pair: natural(pair[0]))
     ]
-    titles = [s.name for s in out]
-    return [s if titles.count(s.name) == 1 else Stored(s.path, s.path.removesuffix("/vars"), s.places) for s in out]
+    named = [s.name for s in out]
+    return [s if named.count(s.name) == 1 else Stored(s.path, s.path.removesuffix("/vars"), s.places) for s in out]
 
 
-def own_name(tree: Tree, group: str) -> str:
-    """The names that layer and surrounding models had in memory, joined; where none was saved, the file's."""
+def own_name(tree: Tree, group: str, titles: Mapping[str, str]) -> str:
+    """The names that layer and surrounding models had in memory, joined; where none was saved, the file's.
+
+    Keras 2 saves none: `titles` are those of the configuration, by the file's names for the layers.
+    """
     parts = group.split("/")[:-1]
     names = []
     for depth in range(1, len(parts) + 1):
         text = tree["texts"].get("/".join(parts[:depth]) + "/vars", {}).get("name")
         if isinstance(text, str):
             names.append(text)
+        elif titles and parts[depth - 1] not in LISTS:
+            names.append(titles.get(parts[depth - 1], parts[depth - 1]) if depth == 2 else parts[depth - 1])
         elif depth == len(parts):
             names.append(parts[-1])
     return "/".join(names) or "model"
+
+
+def listed_names(layers: Sequence[Layer]) -> dict[str, str]:
+    """conv2d_1, as a file calls the second Conv2D of a model's list → its name in the configuration."""
+    seen: dict[str, int] = {}
+    out: dict[str, str] = {}
+    for layer in layers:
+        word = snake(layer.kind)
+        number = seen.get(word, 0)
+        out[f"{word}_{number}" if number else word] = layer.name
+        seen[word] = number + 1
+    return out
+
+
+def named_by_class(stored: Stored) -> bool:
+    """Whether its own name tells its class and number: nobody named it."""
+    return word_of(stored) == snake(stored.name.rpartition("/")[2])
 
 
 def natural(path: str) -> list[tuple[int, str]]:
@@ -133,8 +161,14 @@ def natural(path: str) -> list[tuple[int, str]]:
 
 
 def word_of(stored: Stored) -> str:
-    """The class in snake case as the file's path tells it."""
-    return snake(stored.path.split("/")[-2]) if "/" in stored.path else ""
+    """The class in snake case: a model's own list names its layers so, a layer that nobody named is called so."""
+    parts = stored.path.split("/")
+    word = snake(parts[-2]) if len(parts) > 1 else ""
+    if word == "cell" and len(parts) > 2:
+        word = snake(parts[-3]) + "_cell"
+    own = snake(stored.name.rpartition("/")[2])
+    listed = len(parts) > 2 and parts[-3] in LISTS
+    return own if not listed and KNOWN.search(own) else word
 
 
 def named_variables(stored: Sequence[Stored], layers: Mapping[str, Layer]) -> dict[str, Place]:
@@ -149,24 +183,59 @@ def named_variables(stored: Sequence[Stored], layers: Mapping[str, Layer]) -> di
 
 
 def in_order_of(stored: Sequence[Stored], layers: Sequence[Layer]) -> list[Stored] | None:
-    """The stored layers in the configuration's order; None if one of them is not there."""
+    """The stored layers in the configuration's order; None if one of them is not there, or if one layer holds several
+    others whose order is not known.
+    """
     ranks = {layer.name: i for i, layer in reversed(list(enumerate(layers)))}
-    if not layers or any(s.name.rpartition("/")[2] not in ranks for s in stored):
+    places: dict[str, tuple[int, int]] = {}
+    for one in stored:
+        names = [re.sub("^backward_", "forward_", n) for n in one.name.split("/")]
+        known = next((n for n in reversed(names) if n in ranks), None)
+        if known is None:
+            return None
+        places[one.path] = ranks[known], part_of(one)
+    if len(set(places.values())) < len(places):
         return None
-    return sorted(stored, key=lambda s: ranks[s.name.rpartition("/")[2]])
+    return sorted(stored, key=lambda s: places[s.path])
+
+
+def part_of(stored: Stored) -> int:
+    """The rank of a layer inside the one that holds it, -1 if it is none of the known parts."""
+    words = [part_word(n) for n in stored.name.split("/")]
+    rank = PARTS.get(words[-1], -1)
+    return rank if rank >= 0 else next((PARTS[w] for n in words for w in PARTS if n.startswith(w + "_")), -1)
+
+
+def part_word(name: str) -> str:
+    """`query` of `query`, of `query_1`, and of the `_query_dense` that Keras 2 saves."""
+    return snake(name).strip("_").removesuffix("_dense")
+
+
+def composed(stored: Sequence[Stored]) -> list[list[Stored]]:
+    """The stored layers, those of a MultiHeadAttention or Bidirectional together and in its order."""
+    groups: dict[str, list[Stored]] = {}
+    for one in stored:
+        both = re.match(r"(.+)/(forward|backward)_layer/", one.path)
+        holder = both[1] if both else one.path.removesuffix("/vars").rpartition("/")[0]
+        inside = both or part_word(one.name.rpartition("/")[2]) in PARTS
+        groups.setdefault(holder if inside and holder else one.path, []).append(one)
+    return [sorted(found, key=part_of) for found in groups.values()]
 
 
 def by_states(stored: Sequence[Stored], states: Sequence[tuple[int, ...]]) -> list[Stored] | None:
     """The order in which the trained variables have the shapes of the optimizer's states, one for each variable.
 
-    Layers of one class keep their order. None unless exactly one order fits.
+    Layers of one class, in alike places, keep the order of their numbers. None unless exactly one order fits.
     """
-    queues: dict[str, list[tuple[Stored, tuple[tuple[int, ...], ...]]]] = {}
-    for one in stored:
-        names = variable_names(word_of(one), [p.shape for p in one.places], None)
-        shapes = tuple(p.shape for n, p in zip(names, one.places, strict=True) if n not in STATISTICS)
-        if shapes and all("float" in p.dtype for p in one.places):
-            queues.setdefault(word_of(one), []).append((one, shapes))
+    queues: dict[str, list[tuple[list[Stored], tuple[tuple[int, ...], ...]]]] = {}
+    for group in composed(sorted(stored, key=lambda s: natural(s.name) if named_by_class(s) else natural(s.path))):
+        shapes: tuple[tuple[int, ...], ...] = ()
+        for one in group:
+            names = variable_names(word_of(one), [p.shape for p in one.places], None)
+            shapes += tuple(p.shape for n, p in zip(names, one.places, strict=True) if n not in STATISTICS)
+        if shapes and all("float" in p.dtype for one in group for p in one.places):
+            holder = re.sub(r"_?\d+", "", group[0].path.removesuffix("/vars").rpartition("/")[0])
+            queues.setdefault(f"{holder} {word_of(group[0])}", []).append((group, shapes))
     words = list(queues)
     if sum(len(s) for q in queues.values() for _, s in q) != len(states):
         return None
@@ -193,7 +262,7 @@ def by_states(stored: Sequence[Stored], states: Sequence[tuple[int, ...]]) -> li
         return None
     while done < len(states):
         k = ways(at, done)[1]
-        one, shapes = queues[words[k]][at[k]]
-        out.append(one)
+        group, shapes = queues[words[k]][at[k]]
+        out += group
         at, done = (*at[:k], at[k] + 1, *at[k + 1 :]), done + len(shapes)
     return [*out, *(s for s in stored if s not in out)]

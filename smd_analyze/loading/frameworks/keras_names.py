@@ -16,10 +16,13 @@ BY_WORD: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"(lstm|gru|simple_rnn)(_cell)?$", ("kernel", "recurrent_kernel", "bias")),
     (r"p_?re_?lu$", ("alpha",)),
     (r"rms_normalization$", ("scale",)),
-    (r"conv|dense", ("kernel", "bias")),
+    (r"conv|dense|^_?(query|key|value|output|attention_output)(_dense)?$", ("kernel", "bias")),
 )
+KNOWN = re.compile(r"normalization|" + "|".join(pattern for pattern, _ in BY_WORD))
+"""Words that a layer's class is known by."""
 KERNELS = ("kernel", "weights", "pointwise_kernel", "recurrent_kernel")
-PROJECTIONS = re.compile(r"(^|/)(query|key|value|attention_output|einsum_dense\w*)/kernel$")
+HEADS = re.compile(r"(^|/)_?(query|key|value)(_dense)?(_\d+)?/(kernel|bias)$")
+"""MultiHeadAttention: (in, heads, size) and (heads, size)."""
 ADAM = {"m": "exp_avg", "momentum": "exp_avg", "v": "exp_avg_sq", "velocity": "exp_avg_sq", "vhat": "max_exp_avg_sq"}
 SLOTS = "|".join((*ADAM, "rms", "velocity_hat"))
 SLOT = re.compile(rf"(?:[^/]+/)+?(?:(?P<a>{SLOTS})/(?P<x>.+)|(?P<y>.+)/(?P<b>{SLOTS})|(?P<z>[^/]+)_(?P<c>{SLOTS}))$")
@@ -65,17 +68,27 @@ def norm_names(word: str, count: int, config: Mapping[str, Any] | None) -> list[
     return [*{0: [], 1: ["0"], 2: ["gamma", "beta"]}.get(count - len(ends), []), *ends]
 
 
-def with_axes(places: Mapping[str, Place], classes: Mapping[str, str]) -> dict[str, Place]:
-    """The same places with their layouts. `classes`: layer → class, where known."""
-    return {
-        n: replace(p, layout=layout_of(n, len(p.shape), classes.get(n.rpartition("/")[0], "")))
-        for n, p in places.items()
-    }
+def with_axes(
+    places: Mapping[str, Place], classes: Mapping[str, str], equations: Mapping[str, str] | None = None
+) -> dict[str, Place]:
+    """The same places with their layouts. `classes`: layer → class, `equations`: layer → einsum, where known."""
+    out: dict[str, Place] = {}
+    for name, place in places.items():
+        layer = name.rpartition("/")[0]
+        short = layer.rpartition("/")[2]
+        kind = classes.get(layer) or classes.get(short, "")
+        equation = (equations or {}).get(short, "")
+        bias = places.get(f"{layer}/bias")
+        layout = layout_of(name, len(place.shape), kind, equation, len(bias.shape) if bias else 0)
+        out[name] = replace(place, layout=layout)
+    return out
 
 
-def layout_of(name: str, axes: int, kind: str = "") -> str | None:
-    """Axes as Keras lays them out: the output comes last; a transposed kernel is (…, out, in), a depthwise one has its
-    channels, which are its outputs, before the multiplier.
+def layout_of(name: str, axes: int, kind: str = "", equation: str = "", bias_axes: int = 0) -> str | None:
+    """Axes as Keras lays them out: the output comes last; a transposed kernel is (…, out, in).
+
+    Axes of one letter side by side are one: a depthwise kernel has an output unit for each channel and multiplier, an
+    attention's query one for each head and element of it.
     """
     layer, _, leaf = name.rpartition("/")
     leaf = re.sub(r"_\d+$", "", leaf)
@@ -83,15 +96,37 @@ def layout_of(name: str, axes: int, kind: str = "") -> str | None:
     if axes < 2 or "bedding" in word or "bedding" in leaf:
         return None
     space = {3: "W", 4: "HW", 5: "DHW"}.get(axes, "")
+    if HEADS.search(name) and axes == (3 if leaf == "kernel" else 2):
+        return "IOO"[3 - axes :]
     if leaf == "depthwise_kernel" or (leaf in ("kernel", "weights") and "depthwise" in word and axes > 2):
-        return space + "OI"
-    if leaf not in KERNELS or "einsum" in word or PROJECTIONS.search(name):
+        return space + "OO"
+    if leaf not in KERNELS:
         return None
+    if word in ("attention_output", "_output_dense") and axes == 3:
+        return "IIO"
+    if "einsum" in word or equation:
+        return einsum_axes(equation, axes) or (einsum_like(axes, bias_axes) if "einsum" in word else None)
     if axes == 2:
         return "IO"
     if axes == 3 and "conv" not in word:
         return None
     return (space + ("OI" if "transpose" in word else "IO")) if axes <= 5 else None
+
+
+def einsum_axes(equation: str, axes: int) -> str | None:
+    """Axes of the kernel in "abc,cd->abd": an output is what appears on the right; None if it cannot be told."""
+    match = re.fullmatch(r"([a-zA-Z.]+),([a-zA-Z]+)->([a-zA-Z.]+)", equation.replace(" ", ""))
+    if match is None or len(match[2]) != axes:
+        return None
+    found = "".join("O" if c in match[3] else "I" for c in match[2])
+    return found if re.fullmatch("I*O+I*|O*I+O*", found) and set(found) == {"I", "O"} else None
+
+
+def einsum_like(axes: int, bias_axes: int) -> str | None:
+    """The same without the equation: the bias has the outputs' axes, which come last; a matrix is (in, out)."""
+    if 0 < bias_axes < axes:
+        return "I" * (axes - bias_axes) + "O" * bias_axes
+    return "IO" if axes == 2 else None
 
 
 def slots(states: Mapping[str, Place], parameters: Mapping[str, Place]) -> dict[str, dict[str, Place]]:
@@ -113,6 +148,19 @@ def slots(states: Mapping[str, Place], parameters: Mapping[str, Place]) -> dict[
         if owner in parameters and parameters[owner].shape == place.shape:
             found.setdefault(owner, {})[match["a"] or match["b"] or match["c"]] = place
     return {owner: named_state(own) for owner, own in found.items()}
+
+
+def averages(states: Mapping[str, Place], parameters: Mapping[str, Place]) -> dict[str, Place]:
+    """Parameter → its moving average (use_ema), from names such as adam/conv_kernel_average."""
+    flat = {name.replace("/", "_"): name for name in parameters}
+    found: dict[str, Place] = {}
+    for name, place in states.items():
+        old = re.match(r"[^/]+/average/(.+)$", name)
+        owner = flat.get(name.rpartition("/")[2].removesuffix("_average"), "") if name.endswith("_average") else ""
+        owner = old[1] if old and old[1] in parameters else owner
+        if owner and parameters[owner].shape == place.shape:
+            found[owner] = place
+    return found
 
 
 def named_state(own: Mapping[str, Place]) -> dict[str, Place]:

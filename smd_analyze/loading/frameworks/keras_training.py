@@ -10,7 +10,7 @@ import numpy as np
 from smd_analyze.loading.frameworks.base import Told
 from smd_analyze.loading.frameworks.keras_layers import Layer
 from smd_analyze.loading.frameworks.keras_schedules import scheduled
-from smd_analyze.loading.settings import number_of
+from smd_analyze.loading.settings import number_of, text_of
 from smd_analyze.loading.tensors import Place
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.run import Applies, Kind, Setting
@@ -25,7 +25,7 @@ PLAIN = "no regularizer"
 
 
 def optimizer_settings(
-    optimizer: Mapping[str, Any], where: str, iterations: Place | None, rate: Place | None
+    optimizer: Mapping[str, Any], where: str, iterations: Place | None, rate: Place | None, every: int = 1
 ) -> tuple[list[Setting], dict[Setting, Place]]:
     """Settings of a serialized optimizer {class_name, config}, and where those lie that are tensors.
 
@@ -53,11 +53,11 @@ def optimizer_settings(
         out.append(made)
         unread[made] = rate
     elif isinstance(saved, dict):
-        add_schedule(saved, f"{where}, {key}", iterations, out, unread)
+        add_schedule(saved, f"{where}, {key}", iterations, every, out, unread)
     elif (value := number_of(saved)) is not None and decay and iterations is not None:
         inverse = {"initial_learning_rate": value, "decay_steps": 1, "decay_rate": decay}
         words = {"class_name": "InverseTimeDecay", "config": inverse}
-        add_schedule(words, f"{where}, {key} and decay {decay:g}", iterations, out, unread)
+        add_schedule(words, f"{where}, {key} and decay {decay:g}", iterations, every, out, unread)
     elif value is not None:
         out.append(Setting("learning_rate", short(value), None, "", "in force", f"{where}, {key}", LAST))
     coefficient = number_of(config.get("weight_decay"))
@@ -69,23 +69,36 @@ def optimizer_settings(
 
 
 def add_schedule(
-    node: Mapping[str, Any], where: str, iterations: Place | None, out: list[Setting], unread: dict[Setting, Place]
+    node: Mapping[str, Any],
+    where: str,
+    iterations: Place | None,
+    every: int,
+    out: list[Setting],
+    unread: dict[Setting, Place],
 ) -> None:
-    """A learning rate schedule: its name, its numbers, and its value at the file's iterations."""
+    """A learning rate schedule: its name, its numbers, and its values around the file's iterations.
+
+    A schedule counts calls; with gradient accumulation one in `every` is an update, and its rate is that of this call.
+    """
     kind, config = node.get("class_name"), node.get("config")
     if not isinstance(kind, str) or not isinstance(config, dict):
         return
+    kind = kind.rpartition(">")[2]
     out.append(Setting("schedule", None, kind, "", "configured", where))
-    for key, value in config.items():
+    told = {**config, **({"calls_per_update": every} if every > 1 else {})}
+    for key, value in told.items():
         if (number := number_of(value)) is not None:
             out.append(Setting(f"schedule.{key}", number, None, "", "configured", where))
-    place = scheduled(kind, config, iterations) if iterations is not None else None
-    if place is not None:
-        made = Setting(
-            "learning_rate", None, None, "", "in force", f"{where}: {kind} at the file's iterations", "next update"
-        )
-        out.append(made)
-        unread[made] = place
+        elif isinstance(value, list) and (text := text_of(value)) is not None:
+            out.append(Setting(f"schedule.{key}", None, text, "", "configured", where))
+    moments: tuple[tuple[int, Applies], ...] = ((1, "next update"), (0, LAST))
+    for ahead, applies in moments if iterations is not None else ():
+        place = scheduled(kind, config, iterations, ahead, every) if iterations is not None else None
+        if place is not None:
+            source = f"{where}: {kind} at the file's iterations" + ("" if ahead else " less one")
+            made = Setting("learning_rate", None, None, "", "in force", source, applies)
+            out.append(made)
+            unread[made] = place
 
 
 def regularized(

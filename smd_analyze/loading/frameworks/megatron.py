@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ def read_parts(document: Document) -> Parts:
     """The keys are the plain ones."""
     parts = plain.read_parts(document)
     cut = len(document.files) > 1
-    optimizers = tuple(by_rule(o, {}, parts.weights) for o in parts.optimizers[:1]) if cut else parts.optimizers
+    optimizers = by_rule(parts.optimizers, {}, parts.weights) if cut else parts.optimizers
     return with_decoupled_decay(replace(parts, optimizers=optimizers), document.tree)
 
 
@@ -38,24 +38,28 @@ def with_decoupled_decay(parts: Parts, tree: Any) -> Parts:
     return replace(parts, configured={**parts.configured, "optimizer": "adamw"})
 
 
-def by_rule(optimizer: Any, states: Mapping[str, Any], weights: Any) -> Any:
-    """The optimizer with names for numbers, which count one rank's parameters only; unchanged if the rule is not known.
+def by_rule(optimizers: Sequence[Any], states: Mapping[str, Any], weights: Any) -> tuple[Any, ...]:
+    """One optimizer with names for numbers, which count one rank's parameters only; the first if no rule tells.
 
-    Megatron decays no biases and no vectors (megatron/core/optimizer/__init__.py, _get_param_groups).
+    Megatron decays no biases and no vectors, and keeps experts' parameters in groups (or an optimizer) of their own
+    (megatron/core/optimizer/__init__.py, _get_param_groups).
     """
-    found = as_dict(optimizer) or {}
-    groups = [as_dict(g) or {} for g in found.get("param_groups") or ()]
+    if not optimizers:
+        return ()
+    groups = [as_dict(g) or {} for o in optimizers for g in (as_dict(o) or {}).get("param_groups") or ()]
     names = {n: p.shape for n, p in tensors(weights).items() if p.dtype in FLOATING}
-    decayed = [bool(plain.plain(g.get("weight_decay"))) for g in groups]
-    if len(groups) == 1:
-        members = [list(names)]
-    elif len(groups) == 2 and decayed[0] != decayed[1]:
-        vectors = {n for n, shape in names.items() if n.endswith(".bias") or len(shape) == 1}
-        members = [[n for n in names if (n not in vectors) == decay] for decay in decayed]
-    else:
-        return optimizer
+    expert = {n for n in names if ".experts." in n}
+    vector = {n for n, shape in names.items() if n.endswith(".bias") or len(shape) == 1}
+    kinds = [(bool(plain.plain(g.get("weight_decay"))), g.get("is_expert_parallel") is True) for g in groups]
+    if len(set(kinds)) < len(kinds):
+        return tuple(optimizers[:1])
+    decays, experts = len({d for d, _ in kinds}) > 1, len({e for _, e in kinds}) > 1
+    members = [
+        [n for n in names if (not decays or (n not in vector) == decay) and (not experts or (n in expert) == own)]
+        for decay, own in kinds
+    ]
     named = [{**g, "params": m} for g, m in zip(groups, members, strict=True)]
-    return {**found, "state": dict(states), "param_groups": named}
+    return ({**(as_dict(optimizers[0]) or {}), "state": dict(states), "param_groups": named},)
 
 
 FRAMEWORK = Framework("megatron", matches, read_parts)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks import plain
@@ -14,6 +17,7 @@ from smd_analyze.records.run import Setting
 
 MOMENTS = {"m": "exp_avg", "v": "momentum_buffer"}
 TWIN = "__optimizer__"
+MULTI = re.compile(r"states\.(\d+)\.(.+)")
 
 
 def matches(document: Document) -> bool:
@@ -24,35 +28,60 @@ def matches(document: Document) -> bool:
 def read_parts(document: Document) -> Parts:
     """Weights of the plain layout with MLX' axes; moments, learning rate and step of the optimizer's file."""
     parts = plain.read_parts(document)
-    optimizer = document.tree.get(TWIN) or {}
-    states: dict[str, dict[str, Place]] = {}
-    adam = any(str(k).endswith(".m") for k in optimizer)
-    for key, value in optimizer.items():
-        name, _, kind = str(key).rpartition(".")
-        if type(value) is Place and name and kind in MOMENTS:
-            state = states.setdefault(name, {})
-            state["exp_avg_sq" if adam and kind == "v" else MOMENTS[kind]] = value
     facts = parts.facts
-    step = plain.number(optimizer.get("step"))
-    if step is not None:
-        facts = (Fact(step, STEPS, "step in the optimizer's file"), *facts)
-        if type(step) is Place:
-            states = {n: {**s, "step": step} for n, s in states.items()}
-    rate = optimizer.get("learning_rate")
+    states: dict[str, dict[str, Place]] = {}
+    groups: dict[str, tuple[str, ...]] = {}
     settings: list[tuple[Setting, Place | None]] = []
-    if type(rate) is Place and rate.shape == ():
-        source = "learning_rate in the optimizer's file"
-        settings.append((Setting("learning_rate", None, None, "", "in force", source, "last update"), rate))
-    if states:
-        kind = "Adam or AdamW" if adam else "SGD"
-        settings.append((Setting("optimizer", None, kind, "", "inferred", "names in the optimizer's file"), None))
+    for group, optimizer in optimizers(document.tree.get(TWIN) or {}).items():
+        own = states_of(optimizer)
+        step = plain.number(optimizer.get("step"))
+        if step is not None and not group.strip("0"):
+            facts = (Fact(step, STEPS, "step in the optimizer's file"), *facts)
+        states |= {n: {**s, "step": step} for n, s in own.items()} if type(step) is Place else own
+        groups |= {group: tuple(own)} if group else {}
+        rate = optimizer.get("learning_rate")
+        if type(rate) is Place and rate.shape == ():
+            source = "learning_rate in the optimizer's file"
+            settings.append((Setting("learning_rate", None, None, group, "in force", source, "last update"), rate))
+        kind, source = kind_of(own)
+        if kind:
+            settings.append((Setting("optimizer", None, kind, group, "inferred", source), None))
     return replace(
         parts,
         weights=laid_out(parts.weights, lambda name, place, _: axes(name, place)),
         facts=facts,
-        told=told(states, settings),
+        told=replace(told(states, settings), groups=groups),
         torch_like=False,
     )
+
+
+def optimizers(saved: dict[Any, Any]) -> dict[str, dict[str, Any]]:
+    """Parameter group → names in the optimizer's file; several groups only for MLX' MultiOptimizer."""
+    out: dict[str, dict[str, Any]] = {}
+    for key, value in saved.items():
+        nested = MULTI.fullmatch(str(key))
+        out.setdefault(nested[1] if nested else "", {})[nested[2] if nested else str(key)] = value
+    return dict(sorted(out.items()))
+
+
+def states_of(optimizer: dict[str, Any]) -> dict[str, dict[str, Place]]:
+    """Parameter → its moments. `v` is the second moment beside an `m`, else momentum."""
+    out: dict[str, dict[str, Place]] = {}
+    both = any(k.endswith(".m") for k in optimizer)
+    for key, value in optimizer.items():
+        name, _, kind = key.rpartition(".")
+        if type(value) is Place and name and kind in MOMENTS:
+            out.setdefault(name, {})["exp_avg_sq" if both and kind == "v" else MOMENTS[kind]] = value
+    return out
+
+
+def kind_of(states: Mapping[str, Mapping[str, Place]]) -> tuple[str, str]:
+    """(optimizer, how that is known): MLX saves no class, and several keep an array of one name."""
+    kept = {k for state in states.values() for k in state}
+    source = "names in the optimizer's file"
+    if "exp_avg" in kept:
+        return ("Adam or AdamW" if "exp_avg_sq" in kept else "Lion"), source
+    return ("SGD", f"{source}; Muon, RMSprop and Adagrad have the same") if kept else ("", "")
 
 
 def axes(name: str, place: Place) -> str | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks import plain
-from smd_analyze.loading.frameworks.base import Framework, Parts
+from smd_analyze.loading.frameworks.base import Framework, Parts, Told
+from smd_analyze.records.finding import Finding
 
 
 def matches(document: Document) -> bool:
@@ -21,7 +24,19 @@ def read_parts(document: Document) -> Parts:
         stated=plain.find_stated({"__metadata__": tree["__metadata__"]}),
         buffers=tree["buffers"],
         torch_like=False,
+        told=Told(findings=tuple(folded(tree.get("folded", ())))),
     )
+
+
+def folded(kernels: Sequence[str]) -> Iterator[Finding]:
+    """A finding if kernels hold the normalization that was behind them."""
+    if kernels:
+        words = (
+            f"the exporter folded a BatchNorm into {'it' if len(kernels) == 1 else f'{len(kernels)} kernels'}: "
+            "what is saved is kernel times gain, not the trained weight"
+        )
+        remedy = "Export in training mode without constant folding, or save the model's state_dict."
+        yield Finding("folded-normalization", "warning", kernels[0], words, remedy)
 
 
 FRAMEWORK = Framework("onnx", matches, read_parts)

@@ -4,37 +4,47 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks import plain
-from smd_analyze.loading.frameworks.base import TICKS, Fact, Framework, Parts, told
+from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, TICKS, Fact, Framework, Parts, told
 from smd_analyze.loading.frameworks.layouts import OUT_FIRST, laid_out
+from smd_analyze.loading.inert_objects import Inert
 from smd_analyze.loading.tensors import Place
 from smd_analyze.loading.trees import as_dict
 from smd_analyze.records.run import Setting
 
 TITLES = "StructuredToParameterName@@"  # name in the model → name that the optimizer uses
 OPTIMIZER = "__optimizer__"
+INFERENCE = "paddle inference"
+TUPLES = ("builtins tuple", "__builtin__ tuple")
 STATISTICS = re.compile(r"(^|\.)_(mean|variance)$")
+COUNTS = {"global_step": STEPS, "step": STEPS, "iteration": STEPS, "iter": STEPS, "epoch": EPOCHS}
 STATES = {
     "velocity_0": "momentum_buffer", "moment1_0": "exp_avg", "moment2_0": "exp_avg_sq", "moment_0": "sum",
 }  # fmt: skip
 
 
 def matches(document: Document) -> bool:
-    """A pickle with Paddle's table of names, or called .pdparams."""
+    """A pickle with Paddle's table of names (or such a part), or called .pdparams; the arrays of paddle.jit.save."""
+    if document.format == INFERENCE:
+        return True
     if document.format != "pickle" or not isinstance(document.tree, dict):
         return False
-    return TITLES in document.tree or document.path.endswith(".pdparams")
+    parts = (document.tree, *(unpacked(n) for v in document.tree.values() if (n := as_dict(v))))
+    return any(TITLES in part for part in parts) or document.path.endswith(".pdparams")
 
 
 def read_parts(document: Document) -> Parts:
     """Weights, running statistics, and from the .pdopt the accumulators and the scheduler's learning rate."""
-    tree = document.tree
-    titles = as_dict(tree.get(TITLES)) or {}
-    found = {k: v for k, v in tree.items() if isinstance(k, str) and type(v) is Place}
-    optimizer = as_dict(tree.get(OPTIMIZER)) or {}
+    if document.format == INFERENCE:
+        return inference_parts(document)
+    model, where, optimizer = model_and_optimizer(document.tree)
+    titles = as_dict(model.get(TITLES)) or {}
+    found = {k: v for k, v in model.items() if isinstance(k, str) and type(v) is Place}
+    counted = {k: n for k in COUNTS if where and (n := plain.number(document.tree.get(k))) is not None}
     schedule = as_dict(optimizer.get("LR_Scheduler")) or {}
     rate, ticks = schedule.get("last_lr"), plain.number(schedule.get("last_epoch"))
     settings: list[tuple[Setting, Place | None]] = []
@@ -48,11 +58,62 @@ def read_parts(document: Document) -> Parts:
         settings.append((Setting("optimizer", None, kind, "", "inferred", "accumulators in the .pdopt"), None))
     return Parts(
         laid_out({n: p for n, p in found.items() if not STATISTICS.search(n)}, axes_of(titles)),
-        facts=(Fact(ticks, TICKS, "LR_Scheduler.last_epoch in the .pdopt"),) if ticks is not None else (),
+        where,
+        facts=(
+            *(Fact(n, COUNTS[k], f"{k} in the file") for k, n in counted.items()),
+            *((Fact(ticks, TICKS, "LR_Scheduler.last_epoch"),) if ticks is not None else ()),
+        ),
         buffers={n: p for n, p in found.items() if STATISTICS.search(n)},
         told=told(states, settings),
         torch_like=False,
     )
+
+
+def model_and_optimizer(tree: Mapping[str, Any]) -> tuple[Mapping[str, Any], str, Mapping[str, Any]]:
+    """(the model's arrays, the key that they stand under, the optimizer's): in two files, or in one nested dict."""
+    beside = as_dict(tree.get(OPTIMIZER)) or {}
+    if TITLES in tree or any(type(v) is Place for v in tree.values()):
+        return tree, "", beside
+    inner = {k: unpacked(n) for k, v in tree.items() if isinstance(k, str) and (n := as_dict(v)) and k != OPTIMIZER}
+    states = [k for k, n in inner.items() if "LR_Scheduler" in n or any(str(x).endswith(tuple(STATES)) for x in n)]
+    models = [k for k, n in inner.items() if TITLES in n and k not in states]
+    models = models or [k for k in inner if "opt" not in k and k not in states]
+    where = max(models, key=lambda k: sum(type(v) is Place for v in inner[k].values()), default="")
+    named = (as_dict(inner[where].get(TITLES)) or {}).values() if where else ()
+    own = next((n for n in inner.values() if any(f"{name}_{e}" in n for name in named for e in STATES)), {})
+    if not own:
+        own = next((n for k, n in inner.items() if k in states or "opt" in k), {})
+    return inner.get(where, {}), where, own or beside
+
+
+def unpacked(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A part of a nested dict, whose tensors are saved as tuple((name in the optimizer, array)): arrays and names."""
+    out: dict[str, Any] = {}
+    titles: dict[str, str] = {}
+    for key, value in node.items():
+        pair = value.args[0] if type(value) is Inert and value.name in TUPLES and value.args else None
+        if isinstance(pair, tuple | list) and len(pair) == 2 and type(pair[1]) is Place:
+            out[key] = pair[1]
+            titles[key] = str(pair[0])
+        else:
+            out[key] = value
+    return {TITLES: titles, **out} if titles else out
+
+
+def inference_parts(document: Document) -> Parts:
+    """Arrays under the optimizer's names: linear_0.w_0 is the weight, batch_norm2d_0.w_1 and w_2 are statistics."""
+    arrays, order = document.tree["arrays"], document.tree["order"]
+    weights: dict[str, Place] = {}
+    buffers: dict[str, Place] = {}
+    for name in order or arrays:
+        layer, dot, leaf = name.rpartition(".")
+        statistics = "norm" in layer and leaf in ("w_1", "w_2")
+        titled = {"w_0": "weight", "b_0": "bias", "w_1": "_mean", "w_2": "_variance"}
+        title = titled.get(leaf, leaf) if statistics or leaf.endswith("_0") else leaf
+        place = arrays[name]
+        axes = axes_of({title: layer})(title, place, {}) if dot else None
+        (buffers if statistics else weights)[f"{layer}.{title}" if dot else name] = replace(place, layout=axes)
+    return Parts(weights, ordered=bool(order), buffers=buffers, torch_like=False)
 
 
 def axes_of(titles: Mapping[str, Any]) -> Any:

@@ -5,112 +5,83 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from smd_analyze.loading.dtypes import FLOATING
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, TICKS, Fact, Framework, Parts
-from smd_analyze.loading.inert_objects import Inert
+from smd_analyze.loading.frameworks.searching import (
+    AVERAGES,
+    CONFIGS,
+    WEIGHTS,
+    find_masters,
+    find_model,
+    find_optimizers,
+    is_averaged,
+    is_optimizer_key,
+)
 from smd_analyze.loading.tensors import Place
-from smd_analyze.loading.trees import as_dict, get, plain, tensors
+from smd_analyze.loading.trees import as_dict, get, plain
+from smd_analyze.records.finding import Finding
 
-WEIGHTS = (
-    "model_state_dict", "state_dict", "model", "model_state", "net", "network", "model_states", "weights", "params",
-    "module", "net_state_dict", "state_dict_model", "generator", "policy", "encoder",
-)  # fmt: skip
-AVERAGES = (
-    "ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "ema_model_state_dict", "model_ema_state_dict",
-    "ema_params", "averaged_model", "ema_model_state", "ema_state", "target_state_dict",
-)  # fmt: skip
-NO_MODELS = frozenset({"rng", "rng_state", "message_hub", "stats", "meta", "extra_state", "loss", "losses", "metrics"})
 STEP_KEYS = (
-    "global_step", "global_steps", "iteration", "iter_num", "num_updates", "step", "steps", "it", "iter", "n_iter",
+    "global_step", "global_steps", "optimizer_step", "optimizer_steps", "step_count", "iteration", "iter_num",
+    "num_updates", "step", "steps", "it", "iter", "n_iter",
     "meta.iter", "train_state.step", "optimizer_history.-1.num_updates", "state.timestamp.Timestamp.batch",
-    "trainer_state.global_step", "trainer.global_step", "trainer.step", "step_num", "total_steps",
-    "__metadata__.step", "__metadata__.global_step", "__step__",
+    "state.timestamp.batch", "trainer_state.global_step", "trainer.global_step", "trainer.step", "trainer.iteration",
+    "step_num", "total_steps", "steps_run", "batch_num_total", "total_batches_completed", "updates",
+    "__metadata__.step", "__metadata__.global_step", "__metadata__.ss_steps", "__step__",
 )  # fmt: skip
-EPOCH_KEYS = ("epoch", "epoch_num", "meta.epoch", "extra_state.train_iterator.epoch", "epochs", "__metadata__.epoch")
-CONFIGS = ("args", "config", "cfg", "hyper_parameters", "hparams", "train_args", "train_config", "ds_config", "opt")
+EPOCH_KEYS = (
+    "epoch", "epoch_num", "meta.epoch", "extra_state.train_iterator.epoch", "state.timestamp.Timestamp.epoch",
+    "state.timestamp.epoch", "trainer.epoch", "reporter.epoch", "start_epoch", "epochs_run", "epochs_completed",
+    "current_epoch", "epochs", "__metadata__.epoch", "__metadata__.ss_epoch",
+)  # fmt: skip
+TWIN = "__optimizer__"  # what stood in a file of its own
+YOLOX_WORDS = (
+    "YOLOX saves its averaged copy (EMA) as `model` unless ema is off: its norm and angle lag behind the live ones"
+)
+SPEECH = frozenset({"model", "iteration", "optimizer", "learning_rate"})  # VITS and its kin: `iteration` is the epoch
+
+__all__ = ("AVERAGES", "CONFIGS", "WEIGHTS", "find_optimizers", "is_optimizer_key")  # other frameworks look here
 
 
 def read_parts(document: Document) -> Parts:
     """Look the usual keys up; the largest state dict is the model, further ones are named."""
     tree = document.tree
-    schedulers = find_schedulers(tree)
-    weights, where, models = find_weights(tree, document.path)
-    optimizers = find_optimizers(tree, where=where)
-    average = next((k for k in AVERAGES if isinstance(tree, dict) and k != where and tensors(tree.get(k))), None)
-    averages = {"ema": tree[average]} if average else {}
-    configured_in, configured = find_config(tree)
+    model = find_model(tree, document.path)
+    level = model.level or tree
+    beside = tree.get(TWIN) if isinstance(tree, dict) else None
+    schedulers = find_schedulers(level) or find_schedulers(beside)
+    optimizers = find_optimizers(level, where=model.where)
+    variants = {"ema": level[model.average]} if model.average else {}
+    masters = find_masters(level)
+    if masters is not None:
+        variants["master"] = masters
+    configured_in, configured = find_config(level)
+    facts = facts_inside(tree, optimizers, schedulers)
+    if level is not tree and not any(f.unit == STEPS and "optimizer's" not in f.source for f in facts):
+        facts = facts_inside(level, optimizers, schedulers)
+    if beside is not None:
+        facts = (*facts, *facts_inside(beside, (), ()))
     return Parts(
-        weights,
-        where,
-        variants=averages,
+        model.weights,
+        model.where,
+        variants=variants,
         optimizers=optimizers,
         schedulers=schedulers,
-        facts=facts_inside(tree, optimizers, schedulers),
+        facts=facts,
         configured=configured,
         configured_in=configured_in,
         stated=find_stated(tree) if not optimizers else {},
-        others=tuple(k for k, size in models.items() if k != where and size * 20 > models[where]),
-        companions={k: tree[k] for k in models if k != where and isinstance(tree, dict)},
+        others=tuple(k for k, size in model.sizes.items() if k != model.where and size * 20 > model.sizes[model.where]),
+        companions={k: level[k] for k in model.sizes if k != model.where},
         ordered=document.format != "safetensors",
-        only="ema" if where in AVERAGES else "",
+        only="ema" if model.where in AVERAGES or is_averaged(model.weights) else "",
+        findings=(Finding("only-ema", "warning", document.path, YOLOX_WORDS),) if is_yolox(tree) else (),
     )
 
 
-def find_weights(tree: Any, what: str) -> tuple[Any, str, dict[str, int]]:
-    """(subtree, its key, all models' sizes in bytes). The tree itself if tensors lie right in it: a bare state dict."""
-    found = as_dict(tree)
-    if found is None or (type(tree) is Inert and tensors(tree, what)):
-        return tree, "", {}
-    own = {k: v for k, v in found.items() if type(v) is Place}
-    if sum(len(p.shape) > 0 for p in own.values()) and not any(k in found for k in WEIGHTS[:4]):
-        return own, "", {}
-    models: dict[str, int] = {}
-    for key, value in found.items():
-        if isinstance(key, str) and type(value) in (dict, Inert) and not is_optimizer_key(key) and key not in CONFIGS:
-            if key in NO_MODELS:
-                continue
-            size = sum(p.nbytes for p in tensors(value, what).values() if p.shape and p.dtype in FLOATING)
-            if size and as_dict(value) is not None and "param_groups" not in (as_dict(value) or {}):
-                models[key] = size
-    live = {k: n for k, n in models.items() if k not in AVERAGES and "ema" not in k.lower().split("_")} or models
-    if not live:
-        return own or None, "", {}
-    named = [k for k in WEIGHTS if k in live]
-    best = named[0] if named else max(live, key=lambda k: live[k])
-    return found[best], best, live
-
-
-def is_optimizer_key(key: str) -> bool:
-    """Keys such as optimizer_state_dict, last_optimizer_state, optim, opt."""
-    return "optim" in key.lower() or key in ("opt", "opt_state")
-
-
-def find_optimizers(node: Any, depth: int = 0, where: str = "") -> tuple[Any, ...]:
-    """Every dict (or pickled optimizer) with param_groups, at the top, under an optimizer's key, or in a list there.
-
-    Those whose key is like the model's (`optimizer_g` for `where` "generator") come first.
-    """
-    found = as_dict(node)
-    if found is None or depth > 3:
-        return ()
-    if isinstance(found.get("param_groups"), list):
-        return (found,)
-    out: list[Any] = []
-    for key, value in sorted(found.items(), key=lambda pair: not is_like(pair[0], where)):
-        if not isinstance(key, str) or not (is_optimizer_key(key) or depth):
-            continue
-        for part in value if isinstance(value, list | tuple) else (value,):
-            if type(part) in (dict, Inert):
-                out.extend(find_optimizers(part, depth + 1))
-    return tuple(out[:8])
-
-
-def is_like(key: Any, where: str) -> bool:
-    """A word of the optimizer's key begins or ends the model's key."""
-    words = re.split(r"[^a-z]+", key.lower()) if isinstance(key, str) else ()
-    own = [w for w in words if w and not w.startswith("opt") and w not in ("state", "dict")]
-    return any(where.lower().startswith(w) or where.lower().endswith(w) for w in own)
+def is_yolox(tree: Any) -> bool:
+    """What YOLOX' trainer saves; it puts its average under `model`."""
+    return type(tree) is dict and tree.keys() >= {"start_epoch", "model", "optimizer", "best_ap", "curr_ap"}
 
 
 def find_schedulers(tree: Any) -> tuple[Any, ...]:
@@ -129,9 +100,12 @@ def find_schedulers(tree: Any) -> tuple[Any, ...]:
 
 def facts_inside(tree: Any, optimizers: tuple[Any, ...], schedulers: tuple[Any, ...]) -> tuple[Fact, ...]:
     """Steps that the file states, the most trusted first."""
-    out = [Fact(v, STEPS, f"{k} in the file") for k in STEP_KEYS if (v := number(get(tree, k))) is not None][:1]
+    keys, epochs = STEP_KEYS, EPOCH_KEYS
+    if type(tree) is dict and tree.keys() == SPEECH:
+        keys, epochs = (), ("iteration",)
+    out = [Fact(v, STEPS, f"{k} in the file") for k in keys if (v := number(get(tree, k))) is not None][:1]
     out += optimizer_facts(optimizers, "the file") + scheduler_facts(schedulers, "the file")
-    out += [Fact(v, EPOCHS, f"{k} in the file") for k in EPOCH_KEYS if (v := number(get(tree, k))) is not None][:1]
+    out += [Fact(v, EPOCHS, f"{k} in the file") for k in epochs if (v := number(get(tree, k))) is not None][:1]
     return tuple(out)
 
 
@@ -169,15 +143,22 @@ def find_config(tree: Any) -> tuple[str, dict[str, Any]]:
     for key in CONFIGS:
         node = (as_dict(tree) or {}).get(key)
         found = as_dict(node)
-        if found:
-            flat = {k: plain(v) for k, v in found.items() if isinstance(k, str)}
-            for inner in ("optimizer", "optimization", "optim", "train", "training", "common"):
-                for k, v in (as_dict(found.get(inner)) or {}).items():
-                    flat.setdefault(k, plain(v))
-            flat = {k: v for k, v in flat.items() if isinstance(v, str | int | float) and len(str(v)[:200]) < 200}
-            if flat:
-                return key, flat
-    return "", {}
+        if found and "param_groups" not in found:  # `opt` may be an optimizer
+            told = {k: plain(v) for k, v in found.items() if isinstance(k, str)}  # a tree: configured.py looks into it
+            if told:
+                return key, told
+    return "__metadata__", kohya_config(get(tree, "__metadata__"))
+
+
+def kohya_config(metadata: Any) -> dict[str, Any]:
+    """What kohya's trainers write into safetensors: ss_learning_rate, ss_optimizer ("torch.optim.AdamW(eps=1e-8)")."""
+    found = {k[3:]: v for k, v in metadata.items() if k.startswith("ss_")} if isinstance(metadata, dict) else {}
+    kind, _, given = str(found.get("optimizer") or "").partition("(")
+    if kind:
+        found["optimizer"] = kind.rpartition(".")[2]
+        for key, value in re.findall(r"(\w+)=([-+.\deE]+)(?=[,)])", given):
+            found.setdefault(key, value)
+    return {k: v for k, v in found.items() if isinstance(v, str) and v != "None" and len(v) < 200}
 
 
 def find_stated(tree: Any) -> dict[str, Any]:
@@ -185,7 +166,10 @@ def find_stated(tree: Any) -> dict[str, Any]:
     found = as_dict(tree) or {}
     beside = {k: v for k, v in found.items() if isinstance(k, str) and type(plain(v)) in (int, float)}
     metadata = found.get("__metadata__")
-    return beside | (metadata if isinstance(metadata, dict) else {})
+    # kohya's ss_… are what its trainer was told
+    return beside | (
+        {k: v for k, v in metadata.items() if not str(k).startswith("ss_")} if isinstance(metadata, dict) else {}
+    )
 
 
 FRAMEWORK = Framework("plain torch", lambda document: True, read_parts)

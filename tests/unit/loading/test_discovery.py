@@ -286,3 +286,97 @@ def test_a_file_without_the_wanted_copy_is_left_out(tmp_path: Path) -> None:
     run = load_run(tmp_path, weights="ema")
     assert [c.step for c in run.checkpoints] == [1, 2]
     assert codes(run) == {"pretrained.pt": "unreadable-file"}
+
+
+def test_labels_join_at_an_epoch_of_their_own(tmp_path: Path) -> None:
+    for epoch, name in ((5, "epoch_5.pt"), (10, "epoch_10.pt"), (12, "best_epoch_12_acc_0.71.pt"), (14, "final.pt")):
+        torch.save({"model": state(epoch), "epoch": epoch}, tmp_path / name)
+    shutil.copy(tmp_path / "epoch_10.pt", tmp_path / "best_epoch_10_acc_0.69.pt")
+    run = load_run(tmp_path)
+    assert [c.step for c in run.checkpoints] == [5, 10, 12, 14]
+    assert run.step_unit == "epochs"
+    assert {k: Path(v).name for k, v in run.aliases.items()} == {"best": "epoch_10.pt"}
+
+
+def test_a_run_of_which_only_the_best_were_kept(tmp_path: Path) -> None:
+    for epoch, accuracy in ((5, 0.71), (12, 0.74), (100, 0.8)):
+        torch.save(state(epoch), tmp_path / f"best_epoch_{epoch}_acc_{accuracy}.pt")
+    torch.save(state(0), tmp_path / "init.pt")
+    run = load_run(tmp_path)
+    assert [c.step for c in run.checkpoints] == [5, 12, 100]
+
+
+def test_lightnings_second_versions(tmp_path: Path) -> None:
+    for step in (8, 16):
+        torch.save({"state_dict": state(step), "global_step": step}, tmp_path / f"epoch={step // 8}-step={step}.ckpt")
+    shutil.copy(tmp_path / "epoch=2-step=16.ckpt", tmp_path / "epoch=2-step=16-v1.ckpt")
+    torch.save({"state_dict": state(24), "global_step": 24}, tmp_path / "epoch=3-step=24-v1.ckpt")
+    run = load_run(tmp_path)
+    assert [c.step for c in run.checkpoints] == [8, 16, 24]
+    assert {Path(v).name for v in run.aliases.values()} == {"epoch=2-step=16.ckpt"}
+
+
+def test_lightnings_second_run_in_one_folder_is_a_sequence_of_its_own(tmp_path: Path) -> None:
+    for version in ("", "-v1"):
+        for step in (8, 16, 24):
+            made = {"state_dict": state(step, seed=len(version)), "global_step": step}
+            torch.save(made, tmp_path / f"epoch=0-step={step}{version}.ckpt")
+    run = load_run(tmp_path)
+    assert [c.step for c in run.checkpoints] == [8, 16, 24]
+    assert len({c.path.endswith("-v1.ckpt") for c in run.checkpoints}) == 1
+    assert set(run.runs) == {"epoch=#-step=#.ckpt", "epoch=#-step=#-v#.ckpt"}
+
+
+def test_runs_of_a_tree_can_be_named_in_many_ways(tmp_path: Path) -> None:
+    for name, seed in (("lr0.1_wd5e-4", 0), ("lr0.01_wd5e-4", 1)):
+        (tmp_path / name).mkdir()
+        for step in (10, 20):
+            torch.save(state(step, seed=seed), tmp_path / name / f"ckpt_{step}.pt")
+    run = load_run(tmp_path)
+    assert run.runs == {"lr0.01_wd5e-4/ckpt_#.pt": 2, "lr0.1_wd5e-4/ckpt_#.pt": 2}
+    for name in ("lr0.1_wd5e-4/ckpt_#.pt", "lr0.1_wd5e-4", "lr0.1_wd5e-4/", "lr0.1_", "lr0.1_wd5e-4/ckpt_10.pt"):
+        picked = load_run(tmp_path, run=name)
+        assert all("lr0.1_" in c.path for c in picked.checkpoints)
+        assert next(iter(picked.runs)) == "lr0.1_wd5e-4/ckpt_#.pt"
+    with pytest.raises(UsageError, match="several sequences match 'lr'; there are"):
+        load_run(tmp_path, run="lr")
+
+
+def test_generator_and_discriminator_are_two_sequences(tmp_path: Path) -> None:
+    for step in (900, 1000, 10000):
+        torch.save(state(step), tmp_path / f"G_{step}.pth")
+        torch.save({"d.weight": torch.randn(30, 5)}, tmp_path / f"D_{step}.pth")
+    run = load_run(tmp_path)
+    assert [c.step for c in run.checkpoints] == [900, 1000, 10000]
+    assert [c.step for c in load_run(tmp_path, run="D_").checkpoints] == [900, 1000, 10000]
+    assert set(run.runs) == {"G_#.pth", "D_#.pth"}
+
+
+def test_a_resumed_run_goes_on_in_another_folder(tmp_path: Path) -> None:
+    for version, steps in ((0, (10, 20, 30)), (1, (40, 50))):
+        (tmp_path / f"version_{version}").mkdir()
+        for step in steps:
+            made = {"state_dict": state(step), "global_step": step}
+            torch.save(made, tmp_path / f"version_{version}" / f"epoch=0-step={step}.ckpt")
+    assert [c.step for c in load_run(tmp_path).checkpoints] == [10, 20, 30, 40, 50]
+
+
+def test_the_runs_of_a_tree_are_listed_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from smd_analyze.cli import main
+
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        for step in (10, 20):
+            torch.save(state(step), tmp_path / name / f"ckpt_{step}.pt")
+    for words in ([], ["--run", "second"], ["--order", "time"], ["--step-pattern", r"_(\d+)"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["ls", str(tmp_path), *words])
+        assert ended.value.code == 0
+        shown = capsys.readouterr().out
+        assert "2 sequences lie in this folder" in shown
+        assert "first/ckpt_#.pt" in shown
+        assert "second/ckpt_#.pt" in shown
+    with pytest.raises(SystemExit) as ended:
+        main(["groups", str(tmp_path), "--order", "inside"])
+    assert ended.value.code == 2
+    assert "Possible here: name, time" in capsys.readouterr().err

@@ -56,7 +56,7 @@ def check(run) -> None:
     assert last.framework == "flax"
     assert run.ordered_by == "step in the file"
     assert {n: t.layout for n, t in last.parameters.items() if len(t.shape) > 1} == {
-        "conv.kernel": "HWIO", "fc.kernel": "IO", "q.kernel": "IHO", "q.bias": None
+        "conv.kernel": "HWIO", "fc.kernel": "IO", "q.kernel": "IOO", "q.bias": "OO"
     }  # fmt: skip
     np.testing.assert_array_equal(last.parameters["fc.kernel"].read(), state(10)["params"]["fc"]["kernel"])
     assert list(last.buffers) == ["batch_stats.bn.mean"]

@@ -12,8 +12,8 @@ from smd_analyze.errors import DamagedFile, NothingToAnalyse, UnsafeFile
 from smd_analyze.loading.discovery import load_run
 from smd_analyze.loading.formats.registry import open_document
 from smd_analyze.loading.frameworks.keras_names import layout_of
-from smd_analyze.loading.frameworks.keras_schedules import rate_at
 from smd_analyze.loading.sources import open_source
+from smd_analyze.rate_formulas import rate_after as rate_at
 
 RNG = np.random.default_rng(0)
 SHAPES = {
@@ -152,9 +152,11 @@ def test_archive_is_read_in_place(tmp_path: Path) -> None:
     assert kernel.extent is not None
     assert kernel.extent.path.endswith("model_10.keras")
     np.testing.assert_array_equal(kernel.read(), true["conv_b/kernel"])
-    found = {s.name: s.value for s in last.settings}
-    assert found["learning_rate"] == pytest.approx(0.04267767, rel=1e-6)
-    assert (found["weight_decay"], found["decoupled_weight_decay"]) == (1e-4, 1.0)
+    found = {(s.name, s.applies): s.value for s in last.settings}
+    assert found["learning_rate", "next update"] == pytest.approx(0.04267767, rel=1e-6)
+    assert found["learning_rate", "last update"] == pytest.approx(0.025 * (1 + np.cos(np.pi * 9 / 40)), rel=1e-6)
+    assert found["weight_decay", "last update"] == 1e-4
+    assert found["decoupled_weight_decay", "whole run"] == 1.0
 
 
 def test_rates_of_schedules() -> None:
@@ -174,8 +176,10 @@ def test_rates_of_schedules() -> None:
         ("conv2d_3/kernel", 4, "", "HWIO"),
         ("conv2d_transpose/kernel", 4, "", "HWOI"),
         ("up/kernel", 4, "Conv2DTranspose", "HWOI"),
-        ("depthwise_conv2d_1/depthwise_kernel", 4, "", "HWOI"),
-        ("attention/query/kernel", 3, "", None),
+        ("depthwise_conv2d_1/depthwise_kernel", 4, "", "HWOO"),
+        ("attention/query/kernel", 3, "", "IOO"),
+        ("attention/query/bias", 2, "", "OO"),
+        ("attention/attention_output/kernel", 3, "", "IIO"),
         ("embedding/embeddings", 2, "", None),
         ("dense/kernel", 2, "", "IO"),
         ("dense/bias", 1, "", None),
@@ -223,5 +227,5 @@ def test_truncated_and_foreign_files(tmp_path: Path) -> None:
     path.unlink()
     with h5py.File(tmp_path / "table.h5", "w") as f:
         f["x"] = np.ones(3)
-    with pytest.raises(NothingToAnalyse, match="Keras did not write"):
+    with pytest.raises(NothingToAnalyse, match="neither Keras nor Caffe wrote"):
         load_run(tmp_path)

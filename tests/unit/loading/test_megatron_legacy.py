@@ -67,11 +67,81 @@ def test_a_missing_rank_is_said(tmp_path: Path) -> None:
     assert any("missing" in f.message for f in run.findings)
 
 
-def test_pipeline_stages_are_not_read(tmp_path: Path) -> None:
-    write(tmp_path, 5, 2)
-    for rank in (0, 1):
-        (tmp_path / "iter_0000005" / f"mp_rank_{rank:02d}").rename(
-            tmp_path / "iter_0000005" / f"mp_rank_{rank:02d}_000"
-        )
-    with pytest.raises(NothingToAnalyse, match="Megatron"):
+def stages(
+    root: Path, step: int, tensor: int, pipeline: int, virtual: int = 1, layers: int = 4
+) -> dict[str, torch.Tensor]:
+    """Ranks of a pipeline, each numbering its layers from zero; returns the whole model."""
+    whole: dict[str, torch.Tensor] = {"embedding.word_embeddings.weight": torch.randn(8, 4)}
+    for i in range(layers):
+        whole[f"decoder.layers.{i}.mlp.linear_fc1.weight"] = torch.randn(8, 4)
+        whole[f"decoder.layers.{i}.mlp.linear_fc2.weight"] = torch.randn(4, 4)
+    whole["decoder.final_layernorm.weight"] = torch.randn(4)
+    per = layers // (pipeline * virtual)
+    for t in range(tensor):
+        for p in range(pipeline):
+            made: dict[str, object] = {}
+            for v in range(virtual):
+                own: dict[str, torch.Tensor] = {}
+                if p == v == 0:
+                    own |= {
+                        "embedding.word_embeddings.weight": whole["embedding.word_embeddings.weight"].chunk(tensor)[t]
+                    }
+                for i in range(per):
+                    number = v * layers // virtual + p * per + i
+                    gate, up = whole[f"decoder.layers.{number}.mlp.linear_fc1.weight"].chunk(2)
+                    halves = torch.cat([gate.chunk(tensor)[t], up.chunk(tensor)[t]])
+                    own[f"decoder.layers.{i}.mlp.linear_fc1.weight"] = halves
+                    out = whole[f"decoder.layers.{number}.mlp.linear_fc2.weight"].chunk(tensor, 1)[t]
+                    own[f"decoder.layers.{i}.mlp.linear_fc2.weight"] = out.clone()
+                if p == pipeline - 1 and v == virtual - 1:
+                    own["decoder.final_layernorm.weight"] = whole["decoder.final_layernorm.weight"]
+                    if pipeline > 1:
+                        own["word_embeddings_for_head.weight"] = whole["embedding.word_embeddings.weight"].chunk(
+                            tensor
+                        )[t]
+                made["model" if virtual == 1 else f"model{v}"] = own
+            sizes = {"tensor_model_parallel_size": tensor, "pipeline_model_parallel_size": pipeline, "swiglu": True}
+            made |= {"args": argparse.Namespace(**sizes), "iteration": step}
+            folder = root / f"iter_{step:07d}" / (f"mp_rank_{t:02d}" + (f"_{p:03d}" if pipeline > 1 else ""))
+            folder.mkdir(parents=True)
+            torch.save(made, folder / "model_optim_rng.pt")
+    return whole
+
+
+@pytest.mark.parametrize(("tensor", "pipeline", "virtual"), [(2, 1, 1), (1, 2, 1), (2, 2, 1), (1, 2, 2), (2, 2, 2)])
+def test_stages_are_put_one_after_the_other(tmp_path: Path, tensor: int, pipeline: int, virtual: int) -> None:
+    whole = stages(tmp_path, 5, tensor, pipeline, virtual)
+    parameters = load_run(tmp_path).checkpoints[0].parameters
+    assert set(parameters) == set(whole)
+    for name, value in whole.items():
+        assert torch.equal(parameters[name].load(), value), name
+
+
+def test_a_missing_stage_is_named(tmp_path: Path) -> None:
+    stages(tmp_path, 5, 2, 2)
+    (tmp_path / "iter_0000005" / "mp_rank_01_001" / "model_optim_rng.pt").unlink()
+    with pytest.raises(NothingToAnalyse, match="mp_rank_01_001/model_optim_rng.pt"):
         load_run(tmp_path)
+
+
+def test_experts_are_numbered_through(tmp_path: Path) -> None:
+    for rank in (0, 1):
+        folder = tmp_path / "iter_0000005" / f"mp_rank_00_{rank:03d}"
+        folder.mkdir(parents=True)
+        names = {f"decoder.layers.0.mlp.experts.local_experts.{i}.linear_fc1.weight": i + 2 * rank for i in (0, 1)}
+        own = {n: torch.full((4, 3), float(v)) for n, v in names.items()} | {"norm.weight": torch.ones(3)}
+        sizes = {"tensor_model_parallel_size": 1, "pipeline_model_parallel_size": 1, "expert_model_parallel_size": 2}
+        torch.save({"args": argparse.Namespace(**sizes), "model": own}, folder / "model_optim_rng.pt")
+    parameters = load_run(tmp_path).checkpoints[0].parameters
+    assert len(parameters) == 5
+    for i in range(4):
+        name = f"decoder.layers.0.mlp.experts.local_experts.{i}.linear_fc1.weight"
+        assert float(parameters[name].load()[0, 0]) == i
+
+
+def test_a_distributed_optimizer_is_said_to_be_left_out(tmp_path: Path) -> None:
+    write(tmp_path, 5, 1)
+    torch.save({0: torch.ones(3)}, tmp_path / "iter_0000005" / "mp_rank_00" / "distrib_optim.pt")
+    run = load_run(tmp_path)
+    assert any("distrib_optim.pt" in f.message for f in run.findings)
+    assert len(run.checkpoints) == 1

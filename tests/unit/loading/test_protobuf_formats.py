@@ -100,6 +100,28 @@ def test_onnx(tmp_path):
         np.testing.assert_array_equal(found.parameters[name].read(), array)
 
 
+def test_onnx_axes_of_kernels_that_are_passed_on_and_kernels_that_hold_a_norm(tmp_path):
+    def passed(kind: str, source: str, result: str) -> bytes:
+        return field(1, field(1, source) + field(2, result) + field(4, kind))
+
+    (tmp_path / "m_1.onnx").write_bytes(
+        model(
+            passed("Transpose", "a", "a.t"),
+            passed("Cast", "a.t", "a.c"),
+            node("MatMul", "y", "a.c"),
+            passed("Identity", "b", "b.i"),
+            node("MatMul", "z", "b.i"),
+            node("Conv", "x", "onnx::Conv_34", "onnx::Conv_35"),
+            *(initializer(n, MATRIX, field(9, MATRIX.tobytes())) for n in ("a", "b")),
+            initializer("onnx::Conv_34", KERNEL, field(9, KERNEL.tobytes())),
+        )
+    )
+    run = load_run(tmp_path / "m_1.onnx")
+    layouts = {n: t.layout for n, t in run.checkpoints[0].parameters.items()}
+    assert layouts == {"a": "OI", "b": "IO", "onnx::Conv_34": "OIHW"}
+    assert [(f.code, f.where) for f in run.findings] == [("folded-normalization", "onnx::Conv_34")]
+
+
 def outside(location: str, offset: int = 8, length: int = 80) -> bytes:
     entries = {"location": location, "offset": str(offset), "length": str(length)}
     return b"".join(field(13, field(1, k) + field(2, v)) for k, v in entries.items()) + field(14, 1)

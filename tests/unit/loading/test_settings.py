@@ -88,7 +88,7 @@ def test_what_was_configured_stays_apart_from_what_is_in_force(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("in_force", "applies"), [(0.08, "last update"), (0.09, "next update")])
-def test_logged_rates_since_the_previous_checkpoint(tmp_path: Path, in_force: float, applies: str) -> None:
+def test_logged_rates_of_the_trainer_state(tmp_path: Path, in_force: float, applies: str) -> None:
     """Trainers differ in which update a log entry belongs to: the rate that the optimizer holds at the save tells."""
     net = torch.nn.Linear(4, 3)
     for step in (2, 4):
@@ -98,6 +98,8 @@ def test_logged_rates_since_the_previous_checkpoint(tmp_path: Path, in_force: fl
         torch.save(torch.optim.AdamW(net.parameters(), lr=in_force).state_dict(), here / "optimizer.pt")
         history = [{"step": s, "learning_rate": 0.09, "loss": 1.0} for s in range(1, step + 1)]
         (here / "trainer_state.json").write_text(json.dumps({"global_step": step, "log_history": history}))
-    logged = [s for s in load_run(tmp_path).checkpoints[1].settings if s.name == "logged_learning_rate"]
-    assert [s.source for s in logged] == [f"trainer_state.json log_history step {s}" for s in (3, 4)]
-    assert {s.applies for s in logged} == {applies}
+    run = load_run(tmp_path)
+    (log,) = run.logs
+    assert (log.at, log.values, log.applies) == ((1, 2, 3, 4), (0.09,) * 4, applies)
+    logged = [s for s in run.checkpoints[1].settings if s.name == "logged_learning_rate"]
+    assert [(s.value, s.kind, s.applies) for s in logged] == [(0.09, "logged", applies)]

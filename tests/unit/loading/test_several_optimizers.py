@@ -1,6 +1,7 @@
 """Several optimizers, hyperparameters in tensors, states without names: what torch writes, read back."""
 
 import json
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,11 @@ def test_an_old_adam_counts_its_steps_in_a_plain_number(tmp_path: Path) -> None:
     assert float(found.optimizer_state["0.weight"]["step"].read().reshape(-1)[0]) == 7
 
 
-def test_without_order_only_states_of_a_shape_of_their_own_are_matched(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [False, True])
+def test_without_order_only_states_that_can_be_told_apart_are_matched(tmp_path: Path, named: bool) -> None:
     model = net()
+    if named:  # then nothing tells which of the modules was registered first
+        model = nn.Sequential(OrderedDict(zip(("z", "y", "x"), model, strict=True)))
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW([{"params": decayed}, {"params": others, "weight_decay": 0.0}])
@@ -114,12 +118,17 @@ def test_without_order_only_states_of_a_shape_of_their_own_are_matched(tmp_path:
     (folder / "trainer_state.json").write_text(json.dumps({"global_step": 1}))
     run = load_run(tmp_path)
     found = run.checkpoints[0].optimizer_state
-    assert set(found) == {"0.weight", "2.weight", "2.bias"}  # 0.bias, 1.weight, 1.bias are all of four elements
+    # z.bias, y.weight, y.bias are all of four elements
+    assert set(found) == ({"z.weight", "x.weight", "x.bias"} if named else {n for n, _ in model.named_parameters()})
     for name in found:
         wanted = optimizer.state[model.get_parameter(name)]["exp_avg_sq"]
         assert torch.equal(found[name]["exp_avg_sq"].load(), wanted)
-    assert [f.code for f in run.findings] == ["optimizer-state-unmatched"]
-    assert "of 6 optimizer states, 3 share" in run.findings[0].message
+    if named:
+        assert [f.code for f in run.findings] == ["optimizer-state-unmatched"]
+        assert "3 optimizer states were matched" in run.findings[0].message
+        assert "; 3 share" in run.findings[0].message
+    else:
+        assert [f.code for f in run.findings] == ["optimizer-state-matched"]
 
 
 def test_groups_in_reverse_order_are_found_by_their_shapes_and_not_without(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """One source of order for a whole sequence."""
 
+import pytest
+
+from smd_analyze.errors import UsageError
 from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, TICKS, Fact
+from smd_analyze.loading.step_pattern import number_by, step_pattern_of
 from smd_analyze.loading.steps import Member, order
 
 
@@ -105,6 +109,134 @@ def test_epochs_of_very_different_length_are_said() -> None:
 
 
 def test_saves_at_any_time_within_an_epoch_are_no_sign_of_another_run() -> None:
-    steps = [50 * i for i in range(1, 40)]
+    steps = [50.0 * i for i in range(1, 40)]
     epochs = [float(s // 173) for s in steps]
-    assert order(members([f"step_{s}.pt" for s in steps], step=steps, epoch=epochs), "run").findings == ()
+    assert order(members([f"step_{s:.0f}.pt" for s in steps], step=steps, epoch=epochs), "run").findings == ()
+
+
+def test_why_a_better_source_was_passed_over_is_said() -> None:
+    some = [
+        Member("step_1.pt", (Fact(50, STEPS, "global_step in the file"),)),
+        Member("step_2.pt"),
+        Member("step_3.pt"),
+    ]
+    (finding,) = order(some, "run").findings
+    assert (finding.code, finding.severity) == ("order-not-used", "note")
+    assert "stands in 1 of 3 checkpoints only (not in step_2.pt)" in finding.message
+    (constant,) = order(members(["step_1.pt", "step_2.pt"], step=[0, 0]), "run").findings
+    assert "is 0 in all" in constant.message
+
+
+def test_a_step_in_the_name_says_more_than_a_scheduler_that_may_tick_per_epoch() -> None:
+    found = order(members(["step_100.pt", "step_200.pt"], tick=[1, 2]), "run")
+    assert (found.steps, found.unit) == ((100, 200), STEPS)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "steps", "unit"),
+    [
+        ("inside", (20, 10), STEPS),
+        ("scheduler", (4, 3), TICKS),
+        ("name", (1, 2), STEPS),
+        ("epoch", (6, 5), EPOCHS),
+        ("time", (1, 0), "saves"),
+    ],
+)
+def test_the_caller_may_choose_the_source(wanted: str, steps: tuple[int, ...], unit: str) -> None:
+    made = members(["step_1.pt", "step_2.pt"], step=[20, 10], tick=[4, 3], epoch=[6, 5])
+    found = order(made, "run", wanted=wanted)
+    assert (found.steps, found.unit) == (steps, unit)
+    assert found.ordered_by.endswith(f"(--order {wanted})")
+    assert not any(f.code in ("ordered-by-time", "step-disagreement", "order-not-used") for f in found.findings)
+
+
+def test_the_optimizers_count_can_be_told_from_the_trainers() -> None:
+    facts = [
+        (Fact(s, STEPS, "step in the file"), Fact(s // 2, STEPS, "the optimizer's step in the file")) for s in (20, 40)
+    ]
+    made = [Member(f"{i}.pt", f) for i, f in enumerate(facts)]
+    assert order(made, "run").steps == (20, 40)
+    assert order(made, "run", wanted="optimizer").steps == (10, 20)
+
+
+def test_a_choice_that_does_not_order_them_is_one_clear_error() -> None:
+    made = members(["step_1.pt", "step_2.pt"], epoch=[3, 3])
+    with pytest.raises(UsageError, match=r"--order epoch .*is 3 in all.*Possible here: name, time"):
+        order(made, "run", wanted="epoch")
+    with pytest.raises(UsageError, match="nothing of the kind stands there. Possible here: name, time"):
+        order(made, "run", wanted="optimizer")
+    with pytest.raises(UsageError, match="--order is one of auto, inside"):
+        order(made, "run", wanted="size")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "word", "value"),
+    [
+        (r"step(\d+)", "a/step0010.pt", "step", 10),
+        (r"ep(?P<epoch>\d+)-(?P<junk>\d+)", "ep3-77.pt", "epoch", 3),
+        (r"(?P<step>[\d.]+[kM])", "gpt-1.5M.pt", "step", 1500000),
+        (r"-([\d,]+)\.", "gpt-12,000.pt", "step", 12000),
+        (r"_(\w+)\.", "x_2e4.pt", "step", 20000),
+        (r"^(?:a|b)/(\d+)k?", "c/10", None, None),
+    ],
+)
+def test_a_pattern_finds_the_number(pattern: str, name: str, word: str | None, value: int | None) -> None:
+    understood = step_pattern_of(pattern)
+    assert understood is not None
+    found = number_by(understood, name)
+    assert (found and found.word, found and found.value) == (word, value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("step(", "no regular expression"),
+        (r"step\d+", "has no groups"),
+        (r"(\d+)_(\d+)", "has 2 groups, none called step or epoch"),
+        (r"(?P<iter>\d+)", "none called step or epoch"),
+    ],
+)
+def test_a_pattern_that_says_no_number_is_refused(pattern: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        step_pattern_of(pattern)
+
+
+def test_what_a_pattern_finds_must_be_a_whole_number_and_no_other_order_goes_with_it() -> None:
+    pattern = step_pattern_of(r"loss_([\d.]+\d)")
+    assert pattern is not None
+    with pytest.raises(UsageError, match="finds '0.25' in loss_0.25.pt"):
+        number_by(pattern, "loss_0.25.pt")
+    with pytest.raises(UsageError, match="give one of them"):
+        step_pattern_of(r"(\d+)", "time")
+
+
+def test_a_counter_from_zero_is_kept_and_said() -> None:
+    found = order(members(["model_0001999.pth", "model_0003999.pth"], step=[1999, 3999]), "run")
+    assert found.steps == (1999, 3999)
+    (finding,) = found.findings
+    assert finding.code == "steps-from-zero"
+    assert "1999 is the state after 2000 updates" in finding.message
+    assert order(members(["a_1.pt", "a_2.pt"], step=[2000, 4000]), "run").findings == ()
+
+
+def test_a_step_out_of_proportion_to_the_number_in_the_name_is_suspect() -> None:
+    names = [f"cp-{n:04d}.ckpt.index" for n in (5, 10, 40, 70, 100)]
+    found = order(members(names, step=[285, 35250, 141000, 246750, 352500]), "run")
+    assert found.suspects == {0}
+    assert [f.code for f in found.findings] == ["steps-out-of-proportion"]
+    assert order(members(names, step=[17600, 35250, 141000, 246750, 352500]), "run").suspects == frozenset()
+
+
+def test_dates_come_before_the_time_of_the_files() -> None:
+    found = order(members(["CKPT+2024-01-03+10-11-12", "CKPT+2024-01-02+10-11-12"]), "run")
+    assert (found.steps, found.ordered_by) == ((1, 0), "date in the file name")
+
+
+def test_thousands_of_images_are_no_steps() -> None:
+    found = order(members(["network-snapshot-000200.pkl", "network-snapshot-001000.pkl"]), "run")
+    assert (found.steps, found.unit) == ((200, 1000), "thousands of images")
+
+
+def test_files_of_one_moment_are_ordered_by_the_numbers_in_their_names_not_as_text() -> None:
+    found = order([Member(f"seed{n}.pt", mtime_ns=5) for n in (10, 9, 100)], "run", wanted="time")
+    assert (found.steps, found.ordered_by) == ((1, 0, 2), "modification time, then name (--order time)")

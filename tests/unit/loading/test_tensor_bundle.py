@@ -130,6 +130,73 @@ def test_objects(tmp_path: Path) -> None:
     assert [s.text for s in last.settings if s.name == "optimizer"] == ["Adam"]
 
 
+def scalar(value: float, kind: type = np.int64) -> np.ndarray:
+    return np.array(value, kind)
+
+
+def steps_of(folder: Path, own: dict[int, int], keys: tuple[str, str] = ("step", "optimizer/_iterations")) -> list[int]:
+    """Steps of checkpoints that hold the user's variable and the optimizer's count, in one data file."""
+    for i, (mine, made) in enumerate(own.items()):
+        folder.mkdir(exist_ok=True)
+        tensors = {
+            "net/kernel" + VALUE: np.full((3, 4), i, np.float32),
+            keys[0] + VALUE: scalar(mine),
+            "net/b" + VALUE: np.ones(3, np.float32),
+            keys[1] + VALUE: scalar(made),
+        }
+        order = sorted(tensors)
+        shards = [k for k in order if k.split("/")[0] != "net"], [k for k in order if k.split("/")[0] == "net"]
+        mixed = [k for pair in zip(*shards, strict=True) for k in pair]  # the writer takes its two files in turn
+        write(folder / f"ckpt-{i + 1}", {k: tensors[k] for k in mixed})
+    return [c.step for c in load_run(folder).checkpoints]
+
+
+def test_the_users_step_wins_if_it_goes_along_with_the_updates(tmp_path: Path) -> None:
+    assert steps_of(tmp_path / "along", {5: 6, 10: 11, 15: 16}) == [5, 10, 15]
+    assert steps_of(tmp_path / "from one", {11: 10, 21: 20}) == [11, 21]
+    assert steps_of(tmp_path / "saves", {1: 1, 2: 100, 3: 200}) == [1, 100, 200]  # a step that counts saves
+    assert steps_of(tmp_path / "other name", {5: 6, 10: 11}, ("global_step", "opt/_iterations")) == [5, 10]
+
+
+def test_two_optimizers_have_groups_and_settings_of_their_own(tmp_path: Path) -> None:
+    variables = {}
+    for side, rate in (("gen", 0.1), ("dis", 0.2)):
+        root = f"{side}_optimizer"
+        variables |= {
+            f"{root}/_iterations": ("adam/iteration", scalar(4)),
+            f"{root}/_learning_rate": (f"adam/{side}_rate", scalar(rate, np.float32)),
+            f"{root}/_trainable_variables/0": (f"{side}/dense/kernel", np.full((2, 3), rate, np.float32)),
+            f"{root}/_variables/2": (f"adam/{side}_dense_kernel_momentum", np.full((2, 3), 7, np.float32)),
+            f"{root}/_variables/3": (f"adam/{side}_dense_kernel_velocity", np.full((2, 3), 8, np.float32)),
+        }
+    tensors = {k + VALUE: a for k, (_, a) in variables.items()}
+    write(tmp_path / "ckpt-1", tensors, {k + VALUE: n for k, (n, _) in variables.items()})
+    run = load_run(tmp_path)
+    assert run.parameter_groups == {
+        "gen_optimizer": ("gen/dense/kernel",), "dis_optimizer": ("dis/dense/kernel",),
+    }  # fmt: skip
+    last = run.checkpoints[-1]
+    rates = {s.parameter_group: s.value for s in last.settings if s.name == "learning_rate"}
+    assert rates == {"gen_optimizer": pytest.approx(0.1), "dis_optimizer": pytest.approx(0.2)}
+    assert last.optimizer_state["gen/dense/kernel"]["exp_avg"].read()[0, 0] == 7
+
+
+def test_shadows_of_a_moving_average_and_metrics_are_no_weights(tmp_path: Path) -> None:
+    w = np.ones((2, 3), np.float32)
+    keys = {
+        "model/w": ("w", w), "averages/0": ("w/ExponentialMovingAverage", w * 2),
+        "keras_api/metrics/0/total": ("total", scalar(3, np.float32)),
+        "epoch": ("Variable", scalar(2)),
+    }  # fmt: skip
+    tensors = {k + VALUE: a for k, (_, a) in keys.items()}
+    write(tmp_path / "m-1", tensors, {k + VALUE: n for k, (n, _) in keys.items()})
+    last = load_run(tmp_path).checkpoints[-1]
+    assert list(last.parameters) == ["w"]
+    assert last.parameters["w"].layout == "IO"
+    assert last.variants["ema"]["w"].read()[0, 0] == 2
+    assert not last.buffers
+
+
 def test_names_and_slices(tmp_path: Path) -> None:
     table_ = np.arange(28, dtype=np.float32).reshape(7, 4)
     for step in (3, 9):

@@ -164,7 +164,7 @@ def test_megatron_core(tmp_path: Path) -> None:
             flat[f"optimizer.state.exp_avg_sq.{name}"] = tensor.float() * 5
         folder = tmp_path / f"iter_{step:07d}"
         write(folder, flat, {"a.weight": 1}, planner=False)
-        groups = [{"lr": 0.1, "weight_decay": 0.3, "betas": (0.9, 0.95), "params": [0, 1, 2]}]
+        groups = [{"lr": 0.1, "weight_decay": 0.3, "betas": (0.9, 0.95), "eps": 1e-8, "params": [0, 1, 2]}]
         args = argparse.Namespace(optimizer="adam", tensor_model_parallel_size=2)
         common = {
             "iteration": step,

@@ -19,8 +19,8 @@ def checkpoint(step, settings=(), parameters=("conv.weight", "norm.bias"), state
     return Checkpoint(step, f"{step}.pt", "torch", "plain", tensors, tuple(settings), optimizer_state=state or {})
 
 
-def run(*checkpoints, unit="optimizer steps", groups=None):
-    return Run("ckpts", tuple(checkpoints), "file names", unit, (), groups or {})
+def run(*checkpoints, unit="optimizer steps", groups=None, logs=()):
+    return Run("ckpts", tuple(checkpoints), "file names", unit, (), groups or {}, logs=logs)
 
 
 def sgd(lr, group="", wd=5e-4, momentum=0.9):

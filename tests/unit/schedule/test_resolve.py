@@ -2,6 +2,7 @@ import pytest
 from schedule_runs import checkpoint, codes, column, run, setting, sgd
 
 from smd_analyze.errors import UsageError
+from smd_analyze.records.run import Log
 from smd_analyze.schedule.resolve import resolve_schedule
 from smd_analyze.schedule.rows import COLUMNS
 
@@ -109,14 +110,13 @@ def test_next_and_last_update_differ_by_one():
 
 
 def test_logged_rates_refine_the_curve():
-    logged = [
-        setting("logged_learning_rate", 0.1, applies="last update", source=f"trainer_state.json log_history step {n}")
-        for n in (10, 20, 30, 40, 50, 60)
-    ]
-    points = [checkpoint(0, sgd(0.1)), checkpoint(100, sgd(0.01) + logged)]
-    low = column(resolve_schedule(run(*points)), "sum_learning_rate_low")[0]
+    log = Log(
+        "learning_rate", "learning_rate", (10, 20, 30, 40, 50, 60), (0.1,) * 6, "trainer_state.json", "last update"
+    )
+    points = [checkpoint(0, sgd(0.1)), checkpoint(100, sgd(0.01))]
+    low = column(resolve_schedule(run(*points, logs=(log,))), "sum_learning_rate_low")[0]
     assert low == pytest.approx(60 * 0.1 + 40 * 0.01, rel=1e-6)
-    wide = column(resolve_schedule(run(points[0], checkpoint(100, sgd(0.01)))), "sum_learning_rate_low")[0]
+    wide = column(resolve_schedule(run(*points)), "sum_learning_rate_low")[0]
     assert wide == pytest.approx(100 * 0.01)  # 0.1 was only meant for the next update
 
 

@@ -1,0 +1,123 @@
+"""Stable-Baselines3: a zip of torch files (policy.pth, policy.optimizer.pth, …) and a JSON member `data`.
+
+Source: stable_baselines3/common/save_util.py, save_to_zip_file. Members are stored, so tensors are read in place; in
+a zip that was packed again they are unpacked one at a time. What `data` holds as pickles (":serialized:") is not looked
+at.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from smd_analyze.errors import DamagedFile, UnsafeFile
+from smd_analyze.loading.formats.base import Document, Format, shared
+from smd_analyze.loading.sources import FileId, Source, part_of, read_array
+from smd_analyze.loading.tensors import Place, read_place
+from smd_analyze.loading.torch_archive import read_archive
+from smd_analyze.loading.torch_stream import is_stream, read_stream
+from smd_analyze.loading.trees import with_places
+from smd_analyze.loading.zip_directory import Member, member_start, read_directory
+
+DEFLATED = 8
+LONGEST_DATA = 1 << 26  # bytes of the JSON member
+LONGEST_MEMBER = 1 << 30  # bytes that a packed member may unpack to
+
+
+def matches(source: Source) -> bool:
+    """A zip that holds policy.pth and no data.pkl of its own."""
+    if source.head[:4] != b"PK\x03\x04":
+        return False
+    try:
+        names = read_directory(source)
+    except DamagedFile:
+        length = int.from_bytes(source.head[26:28], "little")
+        return source.head[30 : 30 + length] == b"data" and b"policy_class" in source.head
+    return "policy.pth" in names and "data.pkl" not in names
+
+
+def open_document(source: Source, previous: Document | None) -> Document:
+    """Each torch file under its name without the ending, and the JSON's plain values under "data"."""
+    tree: dict[str, Any] = {}
+    for name, member in read_directory(source).items():
+        if name.endswith((".pth", ".pt")):
+            tree[name.rpartition(".")[0]] = read_member(source, name, member)
+        elif name == "data":
+            tree["data"] = read_json(source, name, member)
+    return Document(source.path, FORMAT.name, shared(tree, previous), (source.file,))
+
+
+def read_member(source: Source, name: str, member: Member) -> Any:
+    """One torch file, its tensors as places in the whole one."""
+    start = member_start(source, name, member)
+    what = f"{source.path}: {name}"
+    if member.flags & 1 or member.method not in (0, DEFLATED):
+        raise UnsafeFile(f"{what}: refused: encrypted, or compressed in a way that is not read here")
+    if member.method == 0:
+        tree = read_torch(part_of(source, start, member.size), what)
+        return with_places(tree, lambda place: place if place.inline is not None else replace(place, start=start + place.start))  # noqa: E501  # fmt: skip
+    data = inflate(source.read(start, start + member.size), what)
+    part = Source(what, len(data), source.mtime_ns, lambda count, at: data[at : at + count], head=data)
+    tree = read_torch(part, what)
+    return with_places(tree, lambda place: packed(place, start, member.size))
+
+
+def read_torch(part: Source, what: str) -> Any:
+    """A torch file of either kind; None for one that holds nothing."""
+    part.path = what
+    tree, _ = read_stream(part) if is_stream(part) else read_archive(part)
+    return tree
+
+
+def packed(place: Place, start: int, nbytes: int) -> Place:
+    """A tensor of a member that lies compressed at `start`."""
+    return place if place.inline is not None else replace(place, read=partial(unpacked, place), start=start, within=nbytes, strides=None)  # noqa: E501  # fmt: skip
+
+
+def unpacked(inner: Place, file: FileId, place: Place) -> np.ndarray:
+    """The elements of `inner`, a place in the unpacked member that lies where `place` says."""
+    data = inflate(read_array(file, place.start, place.within).tobytes(), file.path)
+    span = inner.nbytes if inner.strides is None else len(data) - inner.start
+    return read_place(replace(inner, start=0, inline=data[inner.start : inner.start + span]), file)
+
+
+def inflate(data: bytes, what: str) -> bytes:
+    """A compressed member's bytes; UnsafeFile if there are too many of them."""
+    machine = zlib.decompressobj(-15)
+    try:
+        out = machine.decompress(data, LONGEST_MEMBER)
+    except zlib.error as problem:
+        raise DamagedFile(f"{what}: does not unpack: {problem}") from None
+    if machine.unconsumed_tail:
+        raise UnsafeFile(f"{what}: refused: unpacks to more than {LONGEST_MEMBER} bytes")
+    if not machine.eof:
+        raise DamagedFile(f"{what}: does not unpack: cut short")
+    return out
+
+
+def read_json(source: Source, name: str, member: Member) -> dict[str, Any]:
+    """The numbers and words of `data`, without what was pickled into it."""
+    start = member_start(source, name, member)
+    if member.size > LONGEST_DATA:
+        raise UnsafeFile(f"{source.path}: refused: {name} has more than {LONGEST_DATA} bytes")
+    raw = source.read(start, start + member.size)
+    try:
+        found = json.loads(inflate(raw, f"{source.path}: {name}") if member.method == DEFLATED else raw)
+    except (ValueError, RecursionError) as problem:
+        raise DamagedFile(f"{source.path}: {name} is not sound JSON: {problem}") from None
+    return without_pickles(found) if isinstance(found, dict) else {}
+
+
+def without_pickles(node: Any) -> Any:
+    """The same without the entries ":serialized:"."""
+    if isinstance(node, dict):
+        return {k: without_pickles(v) for k, v in node.items() if k != ":serialized:"}
+    return node
+
+
+FORMAT = Format("Stable-Baselines3 zip", matches, open_document)

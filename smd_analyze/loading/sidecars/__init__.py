@@ -1,0 +1,1 @@
+"""Files that lie beside checkpoints: what a trainer was told, and what it logged."""

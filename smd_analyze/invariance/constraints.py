@@ -90,7 +90,7 @@ class Space:
             if not todo.any():
                 return
             a, b, ca, cb, ra, rb, xa, xb = (x[todo] for x in (a, b, ca, cb, ra, rb, xa, xb))
-            foreign = (ra == GROUND) | (rb == GROUND) | (self.owner[ra] != self.owner[rb])
+            foreign = (ra == GROUND) | (rb == GROUND) | self._strangers(ra, rb)
             if foreign.any():
                 self.ground(np.concatenate([ra[foreign], rb[foreign]]))
                 a, b, ca, cb, ra, rb, xa, xb = (x[~foreign] for x in (a, b, ca, cb, ra, rb, xa, xb))
@@ -102,6 +102,10 @@ class Space:
             self.parent[unique] = low[first]
             self.multiplier[unique] = ratio[first]
         raise AssertionError("union-find did not converge")
+
+    def _strangers(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Pairs of variables that do not move together: each counts as fixed for the other."""
+        return self.owner[a] != self.owner[b]
 
     def canonical(self, degree: Degree) -> Degree:
         """The degree in roots: without what is zero, without axes it does not depend on, like factors merged."""
@@ -184,21 +188,26 @@ class Space:
             self.tie(ids.ravel(), coef.ravel(), np.repeat(id0, width), -np.repeat(coef0, width))
         return Factor(tuple(f.axes[i] for i in keep), id0.reshape(shape), coef0.reshape(shape))
 
-    def _rows(self, ids: np.ndarray, coef: np.ndarray) -> None:
-        """Σ coef·degree(id) = 0 for every row [n, k], owner by owner."""
-        n, k = ids.shape
+    def _reduced(self, ids: np.ndarray, coef: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows [n, k] in roots, each root once (GROUND elsewhere); rows with a free element are left out."""
         root, m = self.find(ids)
         coef = coef * m
         live = ~(root == ANY).any(1)
         root, coef = root[live], np.where(root[live] == GROUND, 0.0, coef[live])
-        for i in range(k):
-            for j in range(i + 1, k):
+        for i in range(ids.shape[1]):
+            for j in range(i + 1, ids.shape[1]):
                 equal = (root[:, i] == root[:, j]) & (root[:, i] != GROUND)
                 coef[equal, i] += coef[equal, j]
                 coef[equal, j] = 0.0
                 root[equal, j] = GROUND
         gone = np.abs(coef) < TOLERANCE
         root[gone], coef[gone] = GROUND, 0.0
+        return root, coef
+
+    def _rows(self, ids: np.ndarray, coef: np.ndarray) -> None:
+        """Σ coef·degree(id) = 0 for every row [n, k], owner by owner."""
+        k = ids.shape[1]
+        root, coef = self._reduced(ids, coef)
         owner = self.owner[root]
         for i in range(k):
             mine = root[:, i] != GROUND

@@ -118,6 +118,8 @@ def input_size(tensor: LazyTensor) -> int:
     layout = tensor.layout or ""
     if "I" in layout and len(layout) == len(tensor.shape):
         return tensor.shape[layout.index("I")]
+    if "O" in layout and len(layout) == len(tensor.shape):
+        return 1  # depthwise: every channel makes its own outputs
     return tensor.shape[1]
 
 

@@ -12,6 +12,7 @@ import torch
 from torch.fx import Node
 
 from smd_analyze.invariance import layout
+from smd_analyze.invariance.constraints import Space
 from smd_analyze.invariance.degrees import Degrees
 from smd_analyze.invariance.lattice import GROUND, Value, constant, plain, zeros
 from smd_analyze.invariance.tracing import Graph
@@ -37,6 +38,7 @@ class Walk:
     needed: set[Node]
     values: dict[Node, Outcome]
     known: dict[Node, torch.Tensor]
+    whole: bool = False
 
     def shape(self, node: Node) -> tuple[int, ...]:
         """Shape of the node's single result."""
@@ -96,10 +98,17 @@ def origin(node: Any) -> Any:
     return node
 
 
-def walk(graph: Graph, rules: Mapping[str, Callable[..., Outcome]], owner: Callable[[str], int]) -> tuple[Degrees, int]:
+def walk(
+    graph: Graph,
+    rules: Mapping[str, Callable[..., Outcome]],
+    owner: Callable[[str], int],
+    space: Space | None = None,
+    whole: bool = False,
+) -> tuple[Degrees, int]:
     """Carry degrees from the parameters to the outputs and demand degree zero there.
 
-    `owner(name)` numbers what is asked alone: each parameter by itself, or a weight and its bias as one.
+    `owner(name)` numbers what is asked alone: each parameter by itself, or the members of a set as one. `space` holds
+    the constraints (default: owners are apart); `whole`: every tensor has one degree, not one per index of its axes.
     Returns the solved degrees and the taint of the outputs: parameters that are missing in it are dead.
     """
     needed: set[Node] = set()
@@ -109,7 +118,7 @@ def walk(graph: Graph, rules: Mapping[str, Callable[..., Outcome]], owner: Calla
         if node not in needed:
             needed.add(node)
             stack += node.all_input_nodes
-    w = Walk(graph, Degrees(), needed, {}, {})
+    w = Walk(graph, Degrees(space or Space()), needed, {}, {}, whole)
     for node in graph.nodes:
         if node.op == "placeholder":
             _leaf(w, node, owner)
@@ -166,7 +175,8 @@ def _leaf(w: Walk, node: Node, owner: Callable[[str], int]) -> None:
             term = plain(shape).terms[0].but(p.factors, None, 1 << p.number)
             w.values[node] = Value(shape, (term,))
             return
-        w.values[node] = w.degrees.parameter(name, shape, owner(name), w.graph.blocks(node, shape))
+        blocks = [] if w.whole else w.graph.blocks(node, shape)
+        w.values[node] = w.degrees.parameter(name, shape, owner(name), blocks)
     elif node.name in w.graph.constants:
         tensor = w.graph.constants[node.name]
         w.values[node] = known_value(tensor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 
 FACTORS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
@@ -63,6 +64,7 @@ ENDING = re.compile(
 )
 VERSION = re.compile(r"(?<=\d)-v\d+$")  # Lightning's, where a file of this name was there already
 LONGEST = 15  # digits
+HALF = Decimal("0.5")  # no whole number
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,9 @@ def counted(match: re.Match[str], stem: str, of_parts: bool) -> Number | None:
     if digits is None or match["sign"] or len(digits) > LONGEST:
         return None
     kind = kind_before(stem, match.start())
-    exact = float(digits + (exponent or "")) * FACTORS[(factor or "").lower()] if len(exponent or "") < 4 else 0.5
+    exact = Decimal(digits + (exponent or "")) * FACTORS[(factor or "").lower()] if len(exponent or "") < 4 else HALF
     fraction = "." in digits and not exponent and not factor and not (kind not in ("", "-") and exact == int(exact))
-    if fraction or exact != int(exact) or exact > 1e15:
+    if fraction or exact != int(exact) or exact > 10**LONGEST:
         return None
     if kind in ("", "-"):
         kind = kind_after(stem, match.end()) or kind

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 
 from smd_analyze.errors import UsageError
-from smd_analyze.loading.name_tokens import FACTORS, Number
+from smd_analyze.loading.name_tokens import FACTORS, HALF, Number
 from smd_analyze.loading.order_sources import ORDERS
 from smd_analyze.loading.walk import Unit
 from smd_analyze.records.finding import Finding
@@ -56,7 +57,7 @@ def number_by(pattern: StepPattern, name: str) -> Number | None:
         return None
     text = found[pattern.group]
     value = VALUE.fullmatch(text.strip())
-    exact = float(re.sub("[_,]", "", value[1])) * FACTORS[(value[2] or "").lower()] if value else 0.5
+    exact = Decimal(re.sub("[_,]", "", value[1])) * FACTORS[(value[2] or "").lower()] if value else HALF
     if exact != int(exact):
         raise UsageError(f"--step-pattern '{pattern.text}' finds {text!r} in {name}, which is no whole number")
     return Number(pattern.word, int(exact))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from smd_analyze.errors import NothingToAnalyse
@@ -29,7 +30,6 @@ TWIN = re.compile(
 )
 FOLDERS: tuple[tuple[str, str, str], ...] = (
     (r".*\.distcp", "a torch.distributed checkpoint without its .metadata (unfinished?)", "Wait until the save is complete, or remove the folder."),  # noqa: E501
-    (r".*zero_pp_rank_.*model_states\.pt", "a DeepSpeed ZeRO-3 checkpoint without its ranks' optim_states.pt, or with a model that is cut as well", "Copy the whole folder, or join the parts with DeepSpeed's zero_to_fp32.py."),  # noqa: E501
 )  # fmt: skip
 MOST_AHEAD = 16  # files of one checkpoint
 FAR_STORE = ("an Orbax or zarr checkpoint, which is not read from elsewhere", "Copy the folder to this machine first.")
@@ -150,10 +150,11 @@ class _Found:
             self.units.append(Unit(folder, title, (*files, *inner)))
             below[:] = []
         else:
-            self.units += loose_files(folder, prefix if top else title + "/", files)
+            twins = {name: twin_of(name, files) for name in files}
+            self.units += loose_files(folder, prefix if top else title + "/", files, twins)
             partitions = sum(name.endswith("optim_states.pt") for name in files)
             self.parts += partitions
-            taken = {twin_of(name, files) for name in files}
+            taken = set(twins.values())
             self.beside += sum(is_optimizer(name) for name in files if name not in taken) - partitions
 
     def revision(self, revision: hub.Revision, title: str, home: str) -> None:
@@ -206,7 +207,8 @@ def is_one(files: list[str]) -> bool:
     beside = ("rng_state", "random_states", "training_args", "custom_checkpoint", "sampler", "dl_state_dict", "scaler")
     several = is_state_folder(files)
     return all(
-        is_checkpoint_folder([f]) or f.startswith(beside) or (several and FURTHER.fullmatch(f) is not None) for f in others
+        is_checkpoint_folder([f]) or f.startswith(beside) or (several and FURTHER.fullmatch(f) is not None)
+        for f in others
     )
 
 
@@ -221,10 +223,10 @@ def known_folder(files: list[str], below: list[str]) -> tuple[str, str] | None:
     return None
 
 
-def loose_files(folder: str, inside: str, files: list[str]) -> list[Unit]:
-    """Files that may be checkpoints by themselves; what only lies beside one is passed over."""
+def loose_files(folder: str, inside: str, files: list[str], twins: Mapping[str, str]) -> list[Unit]:
+    """Files that may be checkpoints by themselves; what only lies beside one (such as their `twins`) is passed over."""
     out: list[Unit] = []
-    taken = {twin_of(name, files) for name in files}
+    taken = set(twins.values())
     for name in files:
         if BESIDE.search(name) or TWIN.search(name) or name in taken or is_part(name, files):
             continue
@@ -232,7 +234,7 @@ def loose_files(folder: str, inside: str, files: list[str]) -> list[Unit]:
         link = listing.link_of(path)
         if link and not listing.is_file(link):
             continue
-        twin = twin_of(name, files)
+        twin = twins[name]
         out.append(Unit(path, inside + name, link=link, twin=twin and f"{folder}/{twin}"))
     return out
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from smd_analyze.errors import UsageError
 from smd_analyze.invariance.sources.base import Built, GraphSource
+from smd_analyze.records.finding import Finding
 from smd_analyze.records.run import GraphHint, LazyTensor
 
 if TYPE_CHECKING:
@@ -23,13 +25,24 @@ def build(hint: GraphHint, tensors: Mapping[str, LazyTensor]) -> Built:
         raise UsageError(f"{hint.source}: is no configuration of Keras'; give the model with --model")
     names: dict[str, str] = {}
     transposed: dict[str, tuple[int, ...]] = {}
+    unknown: dict[str, str] = {}
     try:
-        network = model_of(described, tensors, "", hint.source, names, transposed)
+        network = model_of(described, tensors, "", hint.source, names, transposed, unknown)
         inputs = tuple(example(node) for node in inputs_of(described))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as problem:
         words = f"{type(problem).__name__} {problem}"
         raise UsageError(f"{hint.source}: cannot be followed ({words}); give the model with --model") from problem
-    return Built(network, f"the model in {hint.source}", (inputs, {}), names, transposed)
+    if not names:
+        raise UsageError(f"{hint.source}: none of its layers is known and has weights; give the model with --model")
+    return Built(network, f"the model in {hint.source}", (inputs, {}), names, transposed, tuple(notes(unknown)))
+
+
+def notes(unknown: Mapping[str, str]) -> Iterator[Finding]:
+    """A note per class of layers that is not known."""
+    for kind in dict.fromkeys(unknown.values()):
+        found = [name for name, other in unknown.items() if other == kind]
+        words = f"layers of class {kind} are not known ({len(found)} of them): nothing is proved of what goes into them"
+        yield Finding("layer-not-known", "note", found[0], words, "Their own weights are judged by names.")
 
 
 def model_of(
@@ -39,26 +52,35 @@ def model_of(
     where: str,
     names: dict[str, str],
     transposed: dict[str, tuple[int, ...]],
+    unknown: dict[str, str],
     path: str = "",
 ) -> nn.Module:
     """A module for a model's configuration. `prefix` stands before its layers' names in the run, `path` in the module.
 
-    `names` and `transposed` are filled in, as in Built.
+    `names` and `transposed` are filled in, as in Built; `unknown`: layers that are not known → their class.
     """
-    from smd_analyze.invariance.sources.keras_layers import Layer
+    from smd_analyze.invariance.sources.keras_layers import KNOWN, Layer, Opaque
     from smd_analyze.invariance.sources.keras_network import Network
 
     if described.get("class_name") not in MODELS or not layers_of(described):
         kind = described.get("class_name")
         raise UsageError(f"{where}: a {kind} of its own class tells no graph; give the model with --model")
     made: dict[str, nn.Module] = {}
+    results = shapes_of_results(described)
     for node in layers_of(described):
         kind, config = str(node["class_name"]).rpartition(">")[2], node["config"]
         name = config["name"] if isinstance(config, dict) else node["name"]
         title = name.replace(".", "_")
         if kind in MODELS:
             inner = {"class_name": kind, "config": config}
-            made[name] = model_of(inner, tensors, f"{prefix}{name}/", where, names, transposed, f"{path}{title}.")
+            made[name] = model_of(
+                inner, tensors, f"{prefix}{name}/", where, names, transposed, unknown, f"{path}{title}."
+            )
+            continue
+        if kind not in KNOWN:
+            if not results:
+                raise UsageError(f"{where}: layers of class {kind} are not known; give the model with --model")
+            made[name], unknown[f"{prefix}{name}"] = type(kind, (Opaque,), {})(results.get(name, [1])), kind
             continue
         own = variables(tensors, prefix, name)
         titled = type(kind, (Layer,), {})  # the class's name appears in the reasons
@@ -79,6 +101,33 @@ def variables(tensors: Mapping[str, LazyTensor], prefix: str, layer: str) -> dic
         if found:
             return found
     return {}
+
+
+def shapes_of_results(described: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Layer → the shape of its result without the batch, as Keras 3 tells it to those that use it.
+
+    A layer that is missing although others are there is used by none: it is an output.
+    """
+    found: dict[str, list[int]] = {}
+
+    def look(node: Any) -> None:
+        if isinstance(node, dict) and node.get("class_name") == "__keras_tensor__":
+            told = node["config"]
+            shape = told.get("shape")
+            if isinstance(shape, list):
+                found[str(told["keras_history"][0])] = [GUESSED if n is None else int(n) for n in shape[1:]]
+        elif isinstance(node, dict | list):
+            for part in node.values() if isinstance(node, dict) else node:
+                look(part)
+
+    layers = layers_of(described)
+    for node in layers:
+        look(node.get("inbound_nodes"))
+    for node, after in pairwise(layers if described.get("class_name") == "Sequential" else ()):
+        told = (after.get("build_config") or {}).get("input_shape")
+        if isinstance(told, list) and all(isinstance(n, int | None) for n in told):
+            found[str(node["config"]["name"])] = [GUESSED if n is None else int(n) for n in told[1:]]
+    return found
 
 
 def layers_of(described: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Keras' layers as torch modules that compute the same from tensors with the channels last.
 
 Only what matters to scales is kept: kernels, sums, normalizations, activations; numbers of dropout, padding values and
-the like are not. A class that is not here is a UsageError: nothing is claimed about models that are known in part.
+the like are not. A class that is not here is Opaque: whatever goes into it may not change at all.
 """
 
 from __future__ import annotations
@@ -66,9 +66,6 @@ class Layer(nn.Module):
         self.held: dict[str, tuple[str, tuple[int, ...] | None]] = {}
         told = config.get("activation") if kind != "Activation" else config.get("activation", "linear")
         self.act = activation(told, where)
-        known = (*IDENTITY, *MERGES, *CONVS, *TURNED, *DEPTHWISE, *SEPARABLE, *POOLS, *GLOBALS, *OTHERS)
-        if kind not in known:
-            raise UsageError(f"{where}: layers of class {kind} are not known; give the model with --model")
         for name, shape in shapes.items():
             if not name.startswith("moving"):
                 self.hold(name, shape)
@@ -158,6 +155,19 @@ class Layer(nn.Module):
         x = padded(first(x), size, stride, [1] * n, self.config)
         run = {"Max": (F.max_pool1d, F.max_pool2d, F.max_pool3d), "Average": (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)}
         return last(run[kind][n - 1](x, size, stride))
+
+
+class Opaque(nn.Module):
+    """A layer of which only the result's shape (without the batch) is known: no scale of its inputs passes through."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """A tensor that every number of the inputs may change."""
+        total = sum((torch.exp(x.float().flatten(1).sum(1)) for x in inputs), torch.zeros(len(inputs[0])))
+        return total.reshape(-1, *(1 for _ in self.shape)).expand(-1, *self.shape)
 
 
 def first(x: torch.Tensor) -> torch.Tensor:
@@ -277,3 +287,4 @@ OTHERS: dict[str, Callable[[Layer, torch.Tensor], torch.Tensor]] = {
     "Embedding": lambda self, x: F.embedding(x, self.need("weight")),
     "Rescaling": lambda self, x: x * float(self.config.get("scale", 1.0)) + float(self.config.get("offset", 0.0)),
 }  # fmt: skip
+KNOWN = (*IDENTITY, *MERGES, *CONVS, *TURNED, *DEPTHWISE, *SEPARABLE, *POOLS, *GLOBALS, *OTHERS)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from smd_analyze.errors import DamagedFile, SmdError, UnknownFormat, UnsafeFile
+from smd_analyze.loading import listing
 from smd_analyze.loading.dtypes import ITEMSIZE
 from smd_analyze.loading.formats.base import Document, Format, shared
 from smd_analyze.loading.sources import FileId, Source, changed, open_source, part_of
@@ -33,6 +34,7 @@ MOST_OBJECTS = 200_000
 LONGEST_TEXT = 1 << 24  # characters of an attribute
 MOST_PACKED = 1100  # deflate packs at most 1032 to 1 (RFC 1951)
 CAFFE = "Caffe HDF5"
+PART = re.compile(r"(.+)_\d{5}\.weights\.h5")
 KERAS = ("layer_names", "layer_names0", "keras_version")
 
 
@@ -123,8 +125,12 @@ def matches(source: Source) -> bool:
 def open_document(source: Source, previous: Document | None) -> Document:
     """{"datasets": {path: Place}, "texts": {path: {attribute: text or texts}}}.
 
-    UnknownFormat unless Keras or Caffe wrote it.
+    UnknownFormat unless Keras or Caffe wrote it, or if it is only a part of a checkpoint.
     """
+    part = PART.fullmatch(source.path)
+    if part and listing.is_file(f"{part[1]}.weights.json"):
+        words = "is one part of a cut checkpoint of Keras', which is not put together; save without max_shard_size"
+        raise UnknownFormat(f"{source.path}: {words}")
     tree = read_tree(source)
     if is_caffe(tree):
         return Document(source.path, CAFFE, tree, (source.file,))

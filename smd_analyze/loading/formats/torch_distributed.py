@@ -24,6 +24,7 @@ ROLES = re.compile(
 """Folders that are a part of a checkpoint: named by what they hold, not by a step."""
 
 
+SEVERAL = re.compile(r"(checkpoint|ckpt|step|global_step|epoch|iter)s?([-_=]?\d+.*)?$", re.IGNORECASE)
 ZARR = "metadata.json"
 
 
@@ -32,6 +33,8 @@ def claims(path: str, files: Sequence[str], below: Sequence[str]) -> tuple[str, 
     if ".metadata" in files and any(f.endswith(".distcp") for f in files):
         return (".metadata", *(f for f in files if f.endswith(".distcp") or is_beside(f)))
     inner = sorted(b for b in below if ROLES.fullmatch(b) and is_file(f"{path}/{b}/.metadata"))
+    if any(SEVERAL.match(b) or (b not in inner and is_file(f"{path}/{b}/.metadata")) for b in below):
+        return ()  # a run with checkpoints of its own, one of which bears such a name
     if not inner:
         zarr = "common.pt" in files and "metadata.json" in files and ".metadata" not in files
         return (ZARR,) if zarr and any(is_file(f"{path}/{b}/.zarray") for b in below) else ()

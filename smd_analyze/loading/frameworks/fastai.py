@@ -28,7 +28,13 @@ def matches(document: Document) -> bool:
     """A dict of model and opt, the latter with hypers."""
     tree = document.tree
     opt = as_dict(tree.get("opt")) if isinstance(tree, dict) and "model" in tree else None
-    return bool(opt) and isinstance(opt.get("hypers"), list) and isinstance(opt.get("state"), list)
+    return bool(opt) and bool(entries(opt.get("hypers"))) and entries(opt.get("state")) is not None
+
+
+def entries(node: Any) -> list[Any] | None:
+    """A list, or what fastcore's own list class L holds."""
+    items = node if isinstance(node, list) else (as_dict(node) or {}).get("items")
+    return items if isinstance(items, list) else None
 
 
 def read_parts(document: Document) -> Parts:
@@ -40,8 +46,8 @@ def read_parts(document: Document) -> Parts:
     renamed = clean_names(found)
     named = {renamed[n]: p for n, p in found.items()}
     names = [n for n, p in named.items() if not is_buffer(n, p, named)]
-    states = [as_dict(s) or {} for s in opt["state"]]
-    hypers = [as_dict(h) or {} for h in opt["hypers"]]
+    states = [as_dict(s) or {} for s in entries(opt["state"]) or []]
+    hypers = [as_dict(h) or {} for h in entries(opt["hypers"]) or []]
     adam = any("sqr_mom" in h for h in hypers)
     fits = len(states) == len(names) and all(
         type(v) is not Place or v.shape in ((), named[n].shape)

@@ -33,6 +33,7 @@ STEP_WORDS = ("step", "global_step", "train_step", "current_step", "steps", "ite
 EPOCH_WORDS = ("epoch", "epochs", "current_epoch")
 ITERATIONS = ("iter", "_iterations", "iterations")
 OF_OPTIMIZERS = ("learning_rate", "_learning_rate", "decay", "beta_1", "momentum", "rho", "_current_learning_rate")
+EPSILON = 1e-7
 AVERAGED = re.compile(r"^(.+)/ExponentialMovingAverage(?:_\d+)?$")
 NO_WEIGHTS = re.compile(r"^keras_api/|(^|/)(_?metrics|keras_metrics|_compile_metrics|_loss_tracker)/")
 NUMBERS = {
@@ -254,7 +255,10 @@ def parts_of(
     for group, kind in kinds.items():
         if kind:
             source = "names of the optimizer's variables"
-            settings.append(Setting("optimizer", None, kind, group if groups else "", "inferred", source))
+            home = group if groups else ""
+            settings.append(Setting("optimizer", None, kind, home, "inferred", source))
+            if kind.startswith("Adam") and any(s.name == "beta1" for s in unread):  # Keras 2 keeps all but this one
+                settings.append(Setting("eps", EPSILON, None, home, "inferred", "Keras' default: a bundle has none"))
     sorted_names = list(weights) == sorted(weights)
     named = {n: p if p.layout else replace(p, layout=usual_axes(n, p)) for n, p in with_axes(weights, {}).items()}
     return Parts(

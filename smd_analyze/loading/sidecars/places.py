@@ -40,9 +40,18 @@ def levels(path: str, folder: bool, root: str) -> list[str]:
         if not above or above == out[-1] or not inside(above, base):
             break
         out.append(above)
-    if not listing.is_far(base) and inside(home, base) and STORE.fullmatch(Path(base).resolve().name) and path != base:
+    if not listing.is_far(base) and inside(home, base) and path != base and is_store(Path(base).resolve()):
         out.append(str(Path(base).resolve().parent))
     return out
+
+
+def is_store(folder: Path) -> bool:
+    """A run's folder for its checkpoints: called so, or in part if no sister is, for then they are several runs'."""
+    if not STORE.fullmatch(folder.name):
+        return False
+    words = re.sub(r"[_\-.\d]+", "", folder.name.lower())
+    sisters = (name for name in listing.listed(str(folder.parent))[1] if name != folder.name)
+    return bool(STORE.fullmatch(words)) or not any(STORE.fullmatch(name) for name in sisters)
 
 
 def inside(path: str, base: str) -> bool:

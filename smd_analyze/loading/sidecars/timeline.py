@@ -107,7 +107,7 @@ def unit_of(noted: Noted, time: Timeline) -> str:
 
 def optimizer_in(logs: Sequence[Log]) -> list[Setting]:
     """Lightning's monitor writes the optimizer's class into its labels: `lr-SGD/pg1`."""
-    found = {m[1]: log for log in logs if (m := MONITOR.match(log.label))}
+    found = {m[1]: log for log in reversed(logs) if (m := MONITOR.match(log.label))}
     if len(found) != 1:
         return []
     kind, log = next(iter(found.items()))

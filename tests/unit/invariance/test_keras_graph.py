@@ -19,7 +19,9 @@ def layer(kind: str, name: str, *sources: str | list[str], **config: Any) -> dic
     """An entry of Keras 3's Functional configuration; a list of sources goes in as one argument."""
 
     def tensor(source: str) -> dict[str, Any]:
-        return {"class_name": "__keras_tensor__", "config": {"keras_history": [source, 0, 0]}}
+        shape = [None, 8, 8, 4] if source == "own" else []
+        told = {"keras_history": [source, 0, 0], **({"shape": shape} if shape else {})}
+        return {"class_name": "__keras_tensor__", "config": told}
 
     args = [[tensor(s) for s in source] if isinstance(source, list) else tensor(source) for source in sources]
     calls = [{"args": args, "kwargs": {}}] if sources else []
@@ -103,6 +105,23 @@ def test_classes_of_kernels(kind: str, config: dict[str, Any], own: dict[str, Sh
     found = verdicts(told, shapes(a=own, end=norm, head={"kernel": (size, 2)}))
     last = list(own)[-1]
     assert found[f"a/{last}"] == PROVED
+
+
+def test_a_layer_that_is_not_known_stops_what_goes_into_it_and_nothing_else():
+    config = model(
+        "head", layer("Conv2D", "a", "x", padding="same"), layer("BatchNormalization", "an", "a"),
+        layer("Conv2D", "b", "an", padding="same"), layer("Mine", "own", "b"),
+        layer("Conv2D", "c", "own", padding="same"), layer("BatchNormalization", "end", "c"), *HEAD,
+    )  # fmt: skip
+    first, other = {"kernel": (3, 3, 3, 4)}, {"kernel": (3, 3, 4, 4)}
+    made = groups(
+        config, shapes(a=first, an=NORM, b=other, own={"w": (4, 4)}, c=other, end=NORM, head={"kernel": (4, 2)})
+    )
+    found = {p.parameter: (p.status, p.granularity, p.evidence) for p in made.parameters}
+    assert found["a/kernel"] == found["c/kernel"] == PROVED
+    assert found["b/kernel"][0] == "not invariant"
+    assert found["own/w"][2] == "guessed"
+    assert "layer-not-known" in {f.code for f in made.findings}
 
 
 def test_sequential_nested_models_and_keras_2s_calls():

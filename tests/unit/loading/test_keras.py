@@ -229,3 +229,11 @@ def test_truncated_and_foreign_files(tmp_path: Path) -> None:
         f["x"] = np.ones(3)
     with pytest.raises(NothingToAnalyse, match="neither Keras nor Caffe wrote"):
         load_run(tmp_path)
+
+
+def test_parts_of_a_cut_checkpoint_are_not_taken_for_checkpoints(tmp_path: Path) -> None:
+    for part in (0, 1):
+        write_vars(tmp_path / f"ckpt_{part:05d}.weights.h5", 1, 0.1)
+    (tmp_path / "ckpt.weights.json").write_text("{}")
+    with pytest.raises(NothingToAnalyse, match="one part of a cut checkpoint"):
+        load_run(tmp_path)

@@ -63,6 +63,7 @@ def test_template_hides_every_number() -> None:
         (["UNet_CP_epoch5.pth", "UNet_CP_epoch12.pth"], [5, 12], "epoch"),
         (["epoch-10-of-90.pt", "epoch-9-of-90.pt"], [10, 9], "epoch"),
         (["step1000-tokens4B", "step2000-tokens8B"], [1000, 2000], "step"),
+        (["step-1.1M.pt", "step-2.3M.pt", "step-1.15M.pt"], [1100000, 2300000, 1150000], "step"),
         (["ckpt-4B-tokens", "ckpt-8B-tokens"], [4 * 10**9, 8 * 10**9], "tokens"),
         (["network-snapshot-000123.pkl", "network-snapshot-001000.pkl"], [123, 1000], "kimg"),
         (["model.iter5000", "model.iter10000"], [5000, 10000], "step"),

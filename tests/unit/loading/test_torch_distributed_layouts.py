@@ -153,6 +153,14 @@ def test_folders_of_accelerate_and_transformers(tmp_path: Path, wrapped: bool) -
     assert any("not finished" in f.message for f in again.findings)
 
 
+@pytest.mark.parametrize("steps", ["step-{}", "checkpoints/{}", "{}"])
+def test_a_last_one_beside_the_sequence_hides_it_not(tmp_path: Path, steps: str) -> None:
+    for step in (5, 10):
+        write(tmp_path / steps.format(step), {f"model|{n}": v for n, v in weights(step).items()})
+    write(tmp_path / "weights", {f"model|{n}": v for n, v in weights(10).items()})
+    assert [c.step for c in load_run(tmp_path).checkpoints] == [5, 10]
+
+
 def test_olmo_core_and_lightning(tmp_path: Path) -> None:
     for step in (5, 10):
         flat = {f"model|{n}": v for n, v in weights(step).items()}

@@ -18,8 +18,10 @@ import polars as pl
 from smd_analyze import __version__, tabulate
 from smd_analyze.errors import DamagedFile, NothingToAnalyse, UsageError
 from smd_analyze.fits import fitting, summary
+from smd_analyze.fits.mixed import mixed_settings
 from smd_analyze.invariance import grouping
-from smd_analyze.loading import discovery, remote_blocks
+from smd_analyze.loading import discovery, model_files
+from smd_analyze.loading.files import remote_blocks
 from smd_analyze.records.group import Group, Groups
 from smd_analyze.records.report import Report
 from smd_analyze.records.run import Run
@@ -37,11 +39,28 @@ Progress = Callable[[float, str], None]
 SettingsLike = Mapping[str, Any] | str | Path | None
 
 load_run = discovery.load_run
-find_groups = grouping.find_groups
 resolve_schedule = resolve.resolve_schedule
 predict = prediction.predict
 save = hdf5.save
 load = hdf5.load
+
+
+def find_groups(
+    run: Run,
+    model: Any = None,
+    inputs: Any = None,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    verify: bool = False,
+) -> Groups:
+    """Account for every parameter of the run and form the groups that are analysed.
+
+    `model` may also be the path of a file that describes it (model.onnx, model.pt2, model.keras, config.json); all
+    else is as in `smd_analyze.invariance.grouping.find_groups`.
+    """
+    described = model_files.hint_of(model) if isinstance(model, str | Path) else None
+    return grouping.find_groups(run, described or model, inputs, include=include, exclude=exclude, verify=verify)
 
 
 def measure(
@@ -94,6 +113,7 @@ def analyze(
     steps_per_epoch: float | None = None,
     order: str = "auto",
     step_pattern: str | None = None,
+    verify: bool = False,
 ) -> Report:
     """Analyse a folder of checkpoints: has each scale-invariant weight reached the balance that theory predicts?
 
@@ -115,6 +135,7 @@ def analyze(
         order: what orders the checkpoints: "auto", or "inside", "optimizer", "scheduler", "name", "epoch", "batches",
             "time".
         step_pattern: regular expression on the paths whose group is the step (or, if called so, the epoch).
+        verify: check numerically, too, what `model` proves about scale invariance; the model is run for it.
 
     Raises: SmdError and its kinds, each saying what to do next.
     """
@@ -129,7 +150,7 @@ def analyze(
             step_pattern=step_pattern,
         )  # fmt: skip
         tell(0.05, "finding scale-invariant weights")
-        groups = find_groups(found, model, inputs, include=include, exclude=exclude)
+        groups = find_groups(found, model, inputs, include=include, exclude=exclude, verify=verify)
         if not groups.groups:
             why = "loosen --include and --exclude" if include or exclude else "vectors are analysed with --include '*'"
             raise NothingToAnalyse(f"{path}: there is no floating-point weight matrix to analyse; {why}")
@@ -212,6 +233,7 @@ def conclude(run: Run, groups: Groups, stats: Statistics, schedule: Schedule, we
                 "invariance": groups.findings,
                 "schedule": schedule.findings,
                 STATISTICS: stats.findings,
+                "fits": mixed_settings(stats.groups, stats.steps, schedule),
             }
         ),
         provenance={

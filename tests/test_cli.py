@@ -56,7 +56,7 @@ def test_json_is_one_document():
 
 
 @pytest.mark.parametrize(
-    ("command", "keys"), [("ls", {"checkpoints", "settings", "findings"}), ("groups", {"parameters", "groups"})]
+    ("command", "keys"), [("ls", {"checkpoints", "settings", "findings"}), ("groups", {"source", "parameters", "groups", "findings"})]
 )
 def test_sisters_speak_json_too(command, keys):
     done = smd(command, RESNET, "--json")

@@ -37,6 +37,7 @@ def analyze(
     ckpts: o.Ckpts,
     model: o.Model = None,
     inputs: o.Inputs = None,
+    verify: o.Verify = False,
     run_name: o.RunName = None,
     weights: o.Weights = "live",
     include: o.Include = None,
@@ -72,8 +73,6 @@ def analyze(
     from smd_analyze.errors import UsageError
     from smd_analyze.schedule.settings import merged
 
-    if inputs is not None and model is None:
-        raise UsageError("--inputs says what --model is traced with: give --model too")
     if as_json and explain is not None:
         raise UsageError("--json and --explain both want stdout: give one of them")
 
@@ -84,7 +83,7 @@ def analyze(
     report = analysis.analyze(
         ckpts, model, inputs, merged(settings, said), include or (), exclude or (), device, output,
         progress=not (quiet or as_json), run=run_name, weights=weights, steps=steps, steps_per_epoch=steps_per_epoch,
-        order=order, step_pattern=step_pattern,
+        order=order, step_pattern=step_pattern, verify=verify,
     )  # fmt: skip
     if plots is not None:
         from smd_analyze.views.plots import save_all
@@ -148,11 +147,13 @@ def groups(
     ckpts: o.Ckpts,
     model: o.Model = None,
     inputs: o.Inputs = None,
-    why: Annotated[str | None, typer.Option(metavar="NAME", help="The reasoning for one parameter.")] = None,
+    why: Annotated[str | None, typer.Option(metavar="NAME", help="The reasoning for a parameter or glob.")] = None,
+    verify: o.Verify = False,
     include: o.Include = None,
     exclude: o.Exclude = None,
     run_name: o.RunName = None,
     weights: o.Weights = "live",
+    steps: o.Steps = None,
     order: o.Order = "auto",
     step_pattern: o.StepPattern = None,
     as_json: o.Json = False,
@@ -163,12 +164,13 @@ def groups(
     from smd_analyze import analysis, tabulate
     from smd_analyze.views import tables
 
-    run = analysis.load_run(ckpts, run=run_name, weights=weights, order=order, step_pattern=step_pattern)
-    found = analysis.find_groups(run, model, inputs, include=include or (), exclude=exclude or ())
+    run = analysis.load_run(ckpts, run=run_name, weights=weights, steps=steps, order=order, step_pattern=step_pattern)
+    found = analysis.find_groups(run, model, inputs, include=include or (), exclude=exclude or (), verify=verify)
     if as_json:
-        from smd_analyze.views.json import rows
+        from smd_analyze.views.json import groups_json
 
-        show_json({"parameters": rows(tabulate.parameters(found)), "groups": rows(tabulate.groups(found))})
+        every = tabulate.findings({"loading": run.findings, "invariance": found.findings})
+        show_json(groups_json(found, tabulate.parameters(found), tabulate.groups(found), every))
         return
     if why is not None:
         from smd_analyze.invariance.explaining import explain

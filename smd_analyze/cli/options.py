@@ -12,11 +12,18 @@ Ckpts = Annotated[str, typer.Argument(metavar="CKPTS", help="Folder, file or URL
 Model = Annotated[
     str | None,
     typer.Option(
-        metavar="SPEC", help="Model factory, package.module:callable or file.py:callable: its graph proves invariance."
+        metavar="SPEC",
+        help="Model factory, package.module:callable or file.py:callable: its graph proves invariance. Without it the"
+        " graph is that of a description beside the checkpoints (config.json, .pt2, …) if there is one; none: by names"
+        " only, which is faster.",
     ),
 ]
 Inputs = Annotated[
     str | None, typer.Option(metavar="SPEC", help="Callable that returns the tuple of example inputs for --model.")
+]
+Verify = Annotated[
+    bool,
+    typer.Option("--verify", help="Check every verdict numerically too, by running --model at random weights."),
 ]
 Weights = Annotated[
     str, typer.Option(metavar="live|ema|master", help="Which copy of the weights.", rich_help_panel=FILES)

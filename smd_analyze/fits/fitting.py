@@ -10,7 +10,7 @@ import polars as pl
 
 from smd_analyze.fits import agreement, index
 from smd_analyze.fits.drop import relaxation_rows
-from smd_analyze.fits.regime import COUPLED, DECOUPLED, FOURTH_POWER, Regime, regimes
+from smd_analyze.fits.regime import COUPLED, DECOUPLED, FOURTH_POWER, MIXED, Regime, regimes
 from smd_analyze.records.group import Group
 from smd_analyze.records.schedule import Schedule
 from smd_analyze.records.statistics import Statistics, UnitSeries
@@ -128,6 +128,8 @@ def _why_not(series: UnitSeries, r: Regime, count: int) -> tuple[str, str]:
 
 def _say(r: Regime) -> str:
     """What to do about a gap in the schedule; nothing helps where the optimizer itself has no theory."""
+    if r.gap == MIXED:
+        return "theory needs one learning rate and one weight decay for all tensors that share a scale"
     return "say it with an option or --settings run.toml" if r.optimizer in ("", *COUPLED, *DECOUPLED) else ""
 
 

@@ -13,6 +13,7 @@ from smd_analyze.records.schedule import Schedule
 
 SAME = 1e-6
 KNOWN = 0.1  # width, over its value, up to which a learning rate counts as known
+MIXED = "members differ in learning rate or weight decay: no joint theory"
 COUPLED = ("sgd",)
 DECOUPLED = ("sgdw", "adamw", "lion", "muon")
 FOURTH_POWER = ("sgd", "sgdw")  # ‖w‖⁴ relaxes linearly; for adamw, lion and muon it is ‖w‖²
@@ -106,7 +107,7 @@ def regime(group: Group, steps: np.ndarray, schedule: Schedule) -> Regime:
         return _empty(steps, "schedule unknown")
     numbers = frames[0].drop("parameter_group", "source")
     if any(not f.drop("parameter_group", "source").equals(numbers) for f in frames[1:]):
-        return _empty(steps, "members differ in hyperparameters")
+        return _empty(steps, MIXED)
     rows = frames[0].to_dicts()
     start = {row["step_from"]: i for i, row in enumerate(rows)}
     per_interval = [_join(rows, start, int(a), int(b)) for a, b in zip(steps, steps[1:], strict=False)]

@@ -90,7 +90,7 @@ class Space:
             if not todo.any():
                 return
             a, b, ca, cb, ra, rb, xa, xb = (x[todo] for x in (a, b, ca, cb, ra, rb, xa, xb))
-            foreign = (ra == GROUND) | (rb == GROUND) | self._strangers(ra, rb)
+            foreign = (ra == GROUND) | (rb == GROUND) | (self.owner[ra] != self.owner[rb])
             if foreign.any():
                 self.ground(np.concatenate([ra[foreign], rb[foreign]]))
                 a, b, ca, cb, ra, rb, xa, xb = (x[~foreign] for x in (a, b, ca, cb, ra, rb, xa, xb))
@@ -103,14 +103,12 @@ class Space:
             self.multiplier[unique] = ratio[first]
         raise AssertionError("union-find did not converge")
 
-    def _strangers(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Pairs of variables that do not move together: each counts as fixed for the other."""
-        return self.owner[a] != self.owner[b]
-
     def canonical(self, degree: Degree) -> Degree:
         """The degree in roots: without what is zero, without axes it does not depend on, like factors merged."""
-        if not degree:
-            return ()
+        if not any(f.axes for f in degree):
+            found = self._scalars(degree)
+            if found is not None:
+                return found
         kept: dict[tuple[int, ...], list[tuple[np.ndarray, np.ndarray]]] = {}
         for f in degree:
             root, m = self.find(f.ids)
@@ -124,7 +122,24 @@ class Space:
         out = [Factor(axes, root, coef) for axes, pairs in kept.items() for root, coef in pairs if root.any()]
         if 1 < len(out) < len(degree):
             return self.canonical(tuple(out))
+        scalars = None if any(f.axes for f in out) else self._scalars(tuple(out))
+        if scalars is not None:
+            return scalars
         return tuple(sorted(out, key=lambda f: (f.axes, f.ids.tobytes(), f.coef.tobytes())))
+
+    def _scalars(self, degree: Degree) -> Degree | None:
+        """The same for factors without axes, which need no arrays; None if one of them is a free element."""
+        total: dict[int, float] = {}
+        for f in degree:
+            root, coef = int(f.ids), float(f.coef)
+            while self.parent[root] != root:
+                coef *= float(self.multiplier[root])
+                root = int(self.parent[root])
+            if root == ANY:
+                return None
+            if root != GROUND:
+                total[root] = total.get(root, 0.0) + coef
+        return tuple(Factor((), np.array(i), np.array(c)) for i, c in sorted(total.items()) if abs(c) >= 1e-12)
 
     def zero(self, degree: Degree) -> None:
         """Every element's degree is zero, for each owner by itself."""

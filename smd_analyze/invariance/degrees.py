@@ -43,7 +43,8 @@ class Parameter:
 class Degrees:
     """The state of one analysis.
 
-    Constraints, parameters, entries known to be exchangeable, variables ever used, and what was met on the way.
+    Constraints, parameters and their values, entries known to be exchangeable, variables ever used, and what was met
+    on the way.
     """
 
     space: Space = field(default_factory=Space)
@@ -53,6 +54,8 @@ class Degrees:
     opaque_operations: dict[str, int] = field(default_factory=dict)
     absorbed: dict[int, Any] = field(default_factory=dict)
     deleted: dict[int, Any] = field(default_factory=dict)
+    leaves: dict[str, Value] = field(default_factory=dict)
+    most_terms: int = MOST_TERMS
 
     def parameter(
         self, name: str, shape: Sequence[int], owner: int, blocks: Sequence[tuple[tuple[int, ...], Any]]
@@ -79,7 +82,8 @@ class Degrees:
             factors.append(Factor(tuple(axes), ids, np.ones(full)))
         self.parameters[name] = Parameter(number, tuple(factors), shape)
         vary = frozenset(a for a, n in enumerate(shape) if n > 1)
-        return Value(shape, (Term(tuple(factors), vary, 1 << number),))
+        self.leaves[name] = Value(shape, (Term(tuple(factors), vary, 1 << number),))
+        return self.leaves[name]
 
     # ---- one degree for the whole sum
 
@@ -159,18 +163,18 @@ class Degrees:
         """Sum: all terms are kept, until there are too many."""
         terms = self.simplified(t for v in values for t in self.broadcast(v, shape))
         out = Value(tuple(shape), terms, all(v.nonnegative for v in values))
-        return out if len(terms) <= MOST_TERMS else self.homogeneous(out, out.nonnegative)
+        return out if len(terms) <= self.most_terms else self.homogeneous(out, out.nonnegative)
 
     def multiply(self, x: Value, y: Value, shape: Sequence[int], absorb: bool = False) -> Value:
         """Product: degrees add. `absorb`: a quotient; owners whose degree cancels are noted as absorbed here."""
         left, right = self.broadcast(x, shape), self.broadcast(y, shape)
         if not left or not right:
             return zeros(shape)
-        if len(left) * len(right) > MOST_TERMS:
+        if len(left) * len(right) > self.most_terms:
             longer_left = len(left) > len(right)
             left = self._forced(left, shape) if longer_left else left
             right = right if longer_left else self._forced(right, shape)
-        if len(left) * len(right) > MOST_TERMS:
+        if len(left) * len(right) > self.most_terms:
             left, right = self._forced(left, shape), self._forced(right, shape)
         terms = []
         for a in left:

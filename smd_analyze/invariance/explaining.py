@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 
 from smd_analyze.errors import UsageError
 from smd_analyze.records.group import Groups, ParameterVerdict
@@ -29,19 +30,24 @@ EVIDENCE = {
 }
 
 
+MOST = 40  # parameters of one glob that are explained
+
+
 def explain(groups: Groups, name: str) -> str:
-    """A few lines on one parameter or group: verdict, granularity, evidence, reason.
+    """A few lines on one parameter or group, or on all that a glob matches: verdict, granularity, evidence, reason.
 
     Raises UsageError, with close matches, for a name that is neither.
     """
     members = {m.parameter for g in groups.groups if g.name == name for m in g.members}
     rows = [r for r in groups.parameters if name in (r.parameter, r.group) or r.parameter in members]
+    rows = rows or [r for r in groups.parameters if fnmatchcase(r.parameter, name) or fnmatchcase(r.group, name)]
     if not rows:
         known = list(dict.fromkeys([r.parameter for r in groups.parameters] + [g.name for g in groups.groups]))
         close = get_close_matches(name, known, n=3, cutoff=0.5) or [k for k in known if name in k][:3]
         hint = "close: " + ", ".join(close) if close else "`smd-analyze groups` lists them"
         raise UsageError(f"no parameter or group is called {name!r}; {hint}")
-    return "\n".join(line for row in rows for line in _lines(groups, row))
+    more = [f"… {len(rows) - MOST} more"] if len(rows) > MOST else []
+    return "\n".join([*(line for row in rows[:MOST] for line in _lines(groups, row)), *more])
 
 
 def _status(row: ParameterVerdict) -> str:
@@ -68,5 +74,10 @@ def _lines(groups: Groups, row: ParameterVerdict) -> list[str]:
     lines.append(f"  rests on     {groups.source}")
     if group and len(group.members) > 1:
         lines.append("  scaled with  " + ", ".join(m.parameter for m in group.members if m.parameter != row.parameter))
+    for t in groups.translations:
+        if t.parameter == row.parameter and t.functional != "whole":  # a dead tensor was told so already
+            axes = "axis " + str(t.axes[0]) if len(t.axes) == 1 else "axes " + ", ".join(map(str, t.axes))
+            told = f"its {t.functional} ({axes}) feels no gradient: {t.reason}"
+            lines.append(f"  decay clock  {told}" + (f", {t.assumed}" if t.assumed else ""))
     lines.append(f"  group        {row.group or 'not analysed: name it with --include to see its trajectory'}")
     return lines

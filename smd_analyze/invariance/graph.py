@@ -10,17 +10,25 @@ from typing import Any
 from torch.fx import Node
 
 from smd_analyze.errors import UsageError
+from smd_analyze.invariance.constraints import Space
 from smd_analyze.invariance.degrees import Degrees, Parameter
-from smd_analyze.invariance.example_inputs import candidates
+from smd_analyze.invariance.example_inputs import Inputs, candidates
+from smd_analyze.invariance.frozen import in_model, told_apart
+from smd_analyze.invariance.fused import verdicts_of
+from smd_analyze.invariance.joint_verdicts import add_joint, told
+from smd_analyze.invariance.lattice import Value
 from smd_analyze.invariance.matching import match_names
 from smd_analyze.invariance.modules import role, split
-from smd_analyze.invariance.reading import Part, Reading, read, read_best
+from smd_analyze.invariance.reading import Part, Reading, read_best
 from smd_analyze.invariance.rules import RULES
 from smd_analyze.invariance.sources.base import Built
+from smd_analyze.invariance.sources.jax_model import build as from_jax
+from smd_analyze.invariance.sources.jax_model import is_of_jax
 from smd_analyze.invariance.specs import label, load_inputs, load_model
 from smd_analyze.invariance.tracing import Graph, module_of, trace
+from smd_analyze.invariance.translations import class_axis, with_translations
 from smd_analyze.invariance.verdicts import Verdict
-from smd_analyze.invariance.walking import operation, walk
+from smd_analyze.invariance.walking import carried, operation, walk
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.group import Granularity
 from smd_analyze.records.run import LazyTensor
@@ -42,49 +50,89 @@ PLAIN_WORD = {  # operations whose own name says little
 
 
 def graph_verdicts(
-    model: str | Callable[..., Any], inputs: Any, tensors: Mapping[str, LazyTensor], guessed: Sequence[Verdict]
-) -> tuple[list[Verdict], str, list[Finding]]:
+    model: str | Callable[..., Any], inputs: Any, tensors: Mapping[str, LazyTensor], guessed: Sequence[Verdict],
+    check: bool = False, frozen: Mapping[str, str] = {},
+) -> tuple[list[Verdict], str, list[Finding]]:  # fmt: skip
     """A verdict for each of the run's `tensors`, what they rest on, and what did not fit.
 
-    Tensors that the model does not have keep their `guessed` verdict, with a finding.
+    Tensors that the model does not have keep their `guessed` verdict, with a finding. `check`: numerically, too.
+    `frozen`: the run's batch normalizations in eval mode → when they were.
     """
-    return built_verdicts(Built(load_model(model), label(model)), inputs, tensors, guessed)
+    made = load_model(model)
+    if is_of_jax(made):
+        built = from_jax(made, None if inputs is None else load_inputs(inputs), label(model), tensors)
+        return built_verdicts(built, None, tensors, guessed, check, frozen)
+    return built_verdicts(Built(made, label(model)), inputs, tensors, guessed, check, frozen)
 
 
 def built_verdicts(
-    built: Built, inputs: Any, tensors: Mapping[str, LazyTensor], guessed: Sequence[Verdict]
-) -> tuple[list[Verdict], str, list[Finding]]:
+    built: Built, inputs: Any, tensors: Mapping[str, LazyTensor], guessed: Sequence[Verdict], check: bool = False,
+    frozen: Mapping[str, str] = {},
+) -> tuple[list[Verdict], str, list[Finding]]:  # fmt: skip
     """The same for a model that is there; `inputs` win over those that were built with it."""
-    graph = _traced(built.network, inputs if inputs is not None else built.inputs, built.label)
+    try:
+        graph, used = _traced(built.network, inputs if inputs is not None else built.inputs, built.label)
+    except UsageError as problem:
+        if not check:
+            raise
+        from smd_analyze.invariance.verifying_names import checked_guesses
+
+        chosen = _chosen(inputs if inputs is not None else built.inputs)
+        return checked_guesses(built, [chosen] if chosen else candidates(built.network), tensors, guessed, problem)
     proved, findings = analyse(graph)
-    matched, unmatched = match_names(graph, tensors, built.label, built.names or {}, built.transposed or {})
-    orders = built.transposed or {}
+    match = match_names(graph, tensors, built.label, built.names or {}, built.transposed or {})
+    matched, orders = match.names, match.orders
+    norms: Mapping[str, str] = {}
+    if frozen:
+        norms, lost = in_model(frozen, matched, graph.module_types)
+        proved = told_apart(proved, analyse(replace(graph, frozen=frozenset(norms)))[0], norms)
+        findings = [*findings, *lost]
+    if check:
+        from smd_analyze.invariance.verifying_run import verified
+
+        proved, checked = verified(replace(built, transposed=orders), graph, used, matched, tensors, proved, norms)
+        findings = [*findings, *checked]
     verdicts: list[Verdict] = []
     for parameter in tensors:
         own = matched.get(parameter)
-        if own is None:
+        if parameter in match.parts:
+            verdicts += verdicts_of(parameter, match.parts[parameter], proved, graph.aliases)
+        elif own is None:
             verdicts += [v for v in guessed if v.parameter == parameter]
         else:
-            found = [_renamed(v, parameter, matched) for v in proved[graph.aliases[own]]]
+            found = [replace(v, parameter=parameter) for v in proved[graph.aliases[own]]]
             order = orders.get(own)
-            verdicts += [replace(v, axis=order[v.axis]) for v in found] if order else found
+            verdicts += [_reordered(v, order) for v in found] if order else found
+    verdicts = told(verdicts, matched, graph.aliases, proved)
     read_output = "" if graph.outputs_read in ("output", "") else f", {graph.outputs_read} as the output"
-    return verdicts, f"graph of {built.label}{read_output}", [*built.findings, *unmatched, *findings]
+    return verdicts, f"graph of {built.label}{read_output}", [*built.findings, *match.findings, *findings]
 
 
-def _traced(network: Any, inputs: Any, name: str) -> Graph:
-    if inputs is not None:
-        args, kwargs = inputs if _is_pair(inputs) else load_inputs(inputs)
-        return trace(network, args, kwargs, name)
+def _traced(network: Any, inputs: Any, name: str) -> tuple[Graph, Inputs]:
+    """The graph, and the inputs that it was traced with."""
+    chosen = _chosen(inputs)
+    if chosen is not None:
+        return trace(network, *chosen, name), chosen
     error: UsageError | None = None
     for args, kwargs in candidates(network):
         try:
-            return trace(network, args, kwargs, name)
+            return trace(network, args, kwargs, name), (args, kwargs)
         except UsageError as failed:
             error = failed
     if error is None:
         raise UsageError(f"{name}: no example inputs can be guessed from the model; give them with --inputs")
     raise UsageError(f"{name}: none of the guessed example inputs fits; give them with --inputs (last try: {error})")
+
+
+def _reordered(v: Verdict, order: Sequence[int]) -> Verdict:
+    """The verdict with axes counted as in the checkpoint."""
+    sums = tuple(replace(t, axes=tuple(sorted(order[a] for a in t.axes))) for t in v.translations)
+    return replace(v, axis=order[v.axis], translations=sums)
+
+
+def _chosen(inputs: Any) -> Inputs | None:
+    """The caller's inputs, or a graph source's, as (positional, keyword)."""
+    return inputs if inputs is None or _is_pair(inputs) else load_inputs(inputs)
 
 
 def _is_pair(inputs: Any) -> bool:
@@ -94,16 +142,10 @@ def _is_pair(inputs: Any) -> bool:
     )
 
 
-def _renamed(verdict: Verdict, parameter: str, matched: Mapping[str, str]) -> Verdict:
-    """The verdict under the run's name; a joint set is named after the run's weight."""
-    joint = verdict.joint and f"{split(parameter)[0]}+bias{verdict.joint.partition('+bias')[2]}"
-    return replace(verdict, parameter=parameter, joint=joint)
-
-
 def analyse(graph: Graph) -> tuple[dict[str, list[Verdict]], list[Finding]]:
     """Verdicts for every parameter of the graph, and a finding for each operation without a rule.
 
-    Each parameter is asked alone first, then each weight with its bias.
+    Each parameter is asked alone first, then all together; then for sums that feel no gradient.
     """
     names = list(dict.fromkeys(graph.aliases.values()))
     number = {n: i for i, n in enumerate(names)}
@@ -111,14 +153,23 @@ def analyse(graph: Graph) -> tuple[dict[str, list[Verdict]], list[Finding]]:
     axes = {name: _output_axis(graph, name) for name in names}
     readings = {n: read_best(alone.space, p, axes[n]) for n, p in alone.parameters.items()}
     verdicts = {name: _alone(graph, alone, taint, name, readings.get(name), axes[name]) for name in names}
-    pairs = {n: b for n, b in _pairs(names).items() if not readings[n].free and not _dead(alone, taint, b)}
-    if pairs:
-        weight_of = {b: n for n, b in pairs.items()}
-        together, _ = walk(graph, RULES, lambda n: number[weight_of.get(n, n)])
-        for weight, bias in pairs.items():
-            for name, found in _joint(graph, together, weight, bias, axes[weight]).items():
-                verdicts[name] = found
-    return verdicts, [_opaque(*entry) for entry in alone.opaque_operations.items()]
+
+    def walked(owner: Callable[[str], int], space: Space, whole: bool) -> Degrees:
+        return walk(graph, RULES, owner, space, whole)[0]
+
+    def where(place: Any) -> str:
+        return _where(graph, place)
+
+    def carry(d: Degrees) -> list[tuple[Any, Value]]:
+        return list(carried(graph, RULES, d, number.__getitem__))
+
+    def absorber(place: Any) -> tuple[str, float | None]:
+        return _absorber(graph, place)
+
+    verdicts, findings = add_joint(verdicts, number, axes, walked, where, absorber)
+    classes = graph.outputs_read in ("output", "logits", "")
+    verdicts = with_translations(verdicts, carry, axes, class_axis if classes else None, where)
+    return verdicts, [*(_opaque(*entry) for entry in alone.opaque_operations.items()), *findings]
 
 
 def _opaque(name: str, count: int) -> Finding:
@@ -131,17 +182,6 @@ def _opaque(name: str, count: int) -> Finding:
 
 def _dead(d: Degrees, taint: int, name: str) -> bool:
     return not taint >> d.parameters[name].number & 1
-
-
-def _pairs(names: Sequence[str]) -> dict[str, str]:
-    """Weight → bias of the same module."""
-    known = set(names)
-    found = {}
-    for name in names:
-        bias = name[: -len("weight")] + "bias" if name.endswith("weight") else ""
-        if bias in known:
-            found[name] = bias
-    return found
 
 
 def _alone(graph: Graph, d: Degrees, taint: int, name: str, reading: Reading | None, axis: int) -> list[Verdict]:
@@ -172,50 +212,27 @@ def _part(
         place, cause = d.space.why.get(parameter.number, (None, "it mixes elements that scale differently"))
         reason = cause.format(place=_where(graph, place)) if "{place}" in cause else f"{_where(graph, place)}: {cause}"
         axis = reading.axis if sliced else axis
-        units = part.stop - part.start if sliced else (shape[axis] if shape else 1)
-        return Verdict(name, kind, "not invariant", reason, "not proved", "", axis, where, units)
-    probe = Verdict(name, kind, "invariant", "", "proved", _granularity(part), reading.axis, where, part.units)
+        units = part.count if sliced else (shape[axis] if shape else 1)
+        return Verdict(name, kind, "not invariant", reason, "not proved", "", axis, where, units, every=part.every)
+    probe = Verdict(
+        name, kind, "invariant", "", "proved", _granularity(part), reading.axis, where, part.units, every=part.every
+    )
     place = d.absorbed.get(parameter.number)
     reason = f"{_where(graph, place)} divides its scale out" if place is not None else "its scale cancels on every path"
     if probe.numel(shape) == part.units:  # single numbers whose size does not matter feel no gradient
         deleted = d.deleted.get(parameter.number)
         reason = f"{_where(graph, deleted)} subtracts it" if deleted is not None else f"{reason}; only its sign is left"
-        return Verdict(name, kind, "dead", reason, "proved", "", reading.axis, where, part.units)
+        return replace(probe, status="dead", reason=reason, granularity="")
+    norm, eps = _absorber(graph, place)
     if reading.axis != axis:
         reason += f" (for each index of axis {reading.axis})" if part.units > 1 else ""
-    return Verdict(name, kind, "invariant", reason, "proved", probe.granularity, reading.axis, where, part.units)
+    return replace(probe, reason=reason, norm=norm, eps=eps)
 
 
 def _granularity(part: Part) -> Granularity:
     if part.block == 1:
         return "unit"
     return "block" if part.units > 1 else "whole"
-
-
-def _joint(graph: Graph, d: Degrees, weight: str, bias: str, axis: int) -> dict[str, list[Verdict]]:
-    """Weight and bias that may be scaled together although not alone; parts where neither is free stay as they were."""
-    w, b = d.parameters[weight], d.parameters[bias]
-    if not w.shape or len(b.shape) != 1 or w.shape[axis] != b.shape[0]:
-        return {}
-    reading = read(d.space, [(w, axis), (b, 0)])
-    if not reading.free or len(reading.parts) != 1:
-        return {}
-    part = reading.parts[0]
-    place = d.absorbed.get(w.number)
-    where = (
-        f"{_where(graph, place)} divides their common scale out" if place is not None else "their common scale cancels"
-    )
-    reason = f"{where}; alone, each is measured against the other"
-    joint = f"{split(weight)[0]}+bias"
-    return {
-        name: [
-            Verdict(
-                name, _role(graph, name, graph.shapes[name]), "jointly invariant", reason, "proved",
-                _granularity(part), along, None, part.units, joint,
-            )
-        ]
-        for name, along in ((weight, axis), (bias, 0))
-    }  # fmt: skip
 
 
 def _where(graph: Graph, place: Any) -> str:
@@ -225,6 +242,17 @@ def _where(graph: Graph, place: Any) -> str:
     module, word = module_of(place, graph), PLAIN_WORD.get(operation(place), operation(place).strip("_"))
     word = "batch norm" if "batch_norm" in word else word.replace("_", " ")
     return module if word.replace(" ", "") in module.lower() else f"{word} in {module}" if module else word
+
+
+def _absorber(graph: Graph, place: Any) -> tuple[str, float | None]:
+    """Path of the normalization that the operation belongs to, and the ε that it adds (None: not known)."""
+    if not isinstance(place, Node):
+        return "", None
+    path, name = module_of(place, graph).partition(" (")[0], operation(place)
+    if name.startswith("_weight_norm"):
+        return path, 0.0
+    numbers = [a for a in (*place.args, *place.kwargs.values()) if isinstance(a, float)]
+    return path, numbers[-1] if numbers and "norm" in name and name != "linalg_vector_norm" else None
 
 
 def _output_axis(graph: Graph, name: str) -> int:

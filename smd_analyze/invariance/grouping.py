@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from smd_analyze.errors import NothingToAnalyse, SmdError
+from smd_analyze.errors import NothingToAnalyse, SmdError, UsageError
+from smd_analyze.invariance.epsilon import up_to_epsilon
 from smd_analyze.invariance.folding import as_saved, folded
+from smd_analyze.invariance.frozen import frozen_norms
 from smd_analyze.invariance.naming import name_verdicts
 from smd_analyze.invariance.sources.registry import build, known
 from smd_analyze.invariance.tables import groups_of
@@ -16,47 +18,87 @@ from smd_analyze.records.finding import Finding
 from smd_analyze.records.group import Groups
 from smd_analyze.records.run import GraphHint, LazyTensor, Run
 
+NAMES_ONLY = "none"
+
 
 def find_groups(
     run: Run,
-    model: str | Callable[..., Any] | None = None,
+    model: str | Callable[..., Any] | GraphHint | None = None,
     inputs: Any = None,
     *,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    verify: bool = False,
 ) -> Groups:
     """Account for every parameter of the run and form the groups that are analysed.
 
     Args:
-        run: the checkpoints; only names, shapes and layouts are looked at, no tensor is read.
+        run: the checkpoints; names, shapes and layouts are looked at, and running statistics of batch normalizations
+            are read (frozen ones divide no scale out).
         model: an nn.Module, a factory called without arguments that returns one, or where to find either, as
             "package.module:callable" or "file.py:callable". None: from a description of the model that lies with the
-            checkpoints (`run.graphs`), else by names and shapes (evidence "guessed").
+            checkpoints (`run.graphs`), else by names and shapes (evidence "guessed"). "none": by names in any case.
         inputs: the model's example inputs: a tuple of tensors, one tensor, a factory of these, or where to find it.
             None: guessed from the model's first layer or its `config`.
         include: globs on parameter names; empty means all. Only here can gains and biases become groups.
         exclude: globs on parameter names that are never groups.
+        verify: check every verdict numerically too, by running the model: the one case in which tensors are read.
 
     Raises:
         UsageError: the model or its inputs cannot be had, or the model is not that of the run.
         NothingToAnalyse: the run holds no parameters.
     """
+    graphs = () if model == NAMES_ONLY else run.graphs
+    model = None if model == NAMES_ONLY else model
+    if inputs is not None and model is None and not graphs:
+        raise UsageError("--inputs says what --model is traced with: give --model too")
     tensors = parameters_of(run)
     buffers = {name: t for c in run.checkpoints for name, t in c.buffers.items()}
-    guessed = name_verdicts(tensors, buffers)
+    frozen, told = frozen_norms(run)
+    guessed = name_verdicts(tensors, buffers, frozen)
     verdicts, source, findings = guessed, "names and shapes", []
-    if model is not None:
+    if isinstance(model, GraphHint):
+        everything = {**tensors, **buffers}
+        verdicts, source, findings = _named(model, inputs, everything, tensors, guessed, verify, frozen)
+    elif model is not None:
         from smd_analyze.invariance.graph import graph_verdicts  # imports torch
 
-        verdicts, source, findings = graph_verdicts(model, inputs, tensors, guessed)
-    elif run.graphs:
-        verdicts, source, findings = _described(run.graphs, inputs, {**tensors, **buffers}, tensors, guessed)
+        verdicts, source, findings = graph_verdicts(model, inputs, tensors, guessed, verify, frozen)
+    elif graphs:
+        everything = {**tensors, **buffers}
+        verdicts, source, findings = _described(graphs, inputs, everything, tensors, guessed, verify, frozen)
+    if verify and verdicts is guessed:
+        why = findings[0].message if findings else "no description of it lies with the checkpoints"
+        raise UsageError(f"--verify runs the model, and there is none ({why}); give it with --model")
+    if verdicts is not guessed:
+        verdicts, sizes = up_to_epsilon(verdicts, run)
+        findings = [*findings, *sizes]
+    findings = [*told, *findings]
     seen = {name: folded(t) for name, t in tensors.items()}
     if verdicts is guessed and any(seen[n] is not t for n, t in tensors.items()):
-        guessed = name_verdicts(seen, buffers)
+        guessed = name_verdicts(seen, buffers, frozen)
         made = groups_of(guessed, seen, run.parameter_groups, source, include, exclude, findings)
         return as_saved(made, tensors, seen)
     return groups_of(verdicts, tensors, run.parameter_groups, source, include, exclude, findings)
+
+
+def _named(
+    hint: GraphHint,
+    inputs: Any,
+    everything: Mapping[str, LazyTensor],
+    tensors: Mapping[str, LazyTensor],
+    guessed: list[Verdict],
+    verify: bool,
+    frozen: Mapping[str, str],
+) -> tuple[list[Verdict], str, list[Finding]]:
+    """From the description that --model names; an error if it yields no model of theirs."""
+    source = next((source for source, _ in known([hint])), None)
+    if source is None:
+        raise UsageError(f"{hint.source}: a {hint.kind} tells no graph; name a file.py:callable that builds the model")
+    built = build(source, hint, everything)
+    from smd_analyze.invariance.graph import built_verdicts  # imports torch
+
+    return built_verdicts(built, inputs, tensors, guessed, verify, frozen)
 
 
 def _described(
@@ -65,6 +107,8 @@ def _described(
     everything: Mapping[str, LazyTensor],
     tensors: Mapping[str, LazyTensor],
     guessed: list[Verdict],
+    verify: bool,
+    frozen: Mapping[str, str],
 ) -> tuple[list[Verdict], str, list[Finding]]:
     """From the first description with the checkpoints that yields a model of theirs; else guessed, and why."""
     findings: list[Finding] = []
@@ -73,7 +117,7 @@ def _described(
             built = build(source, hint, everything)
             from smd_analyze.invariance.graph import built_verdicts  # imports torch
 
-            verdicts, label, found = built_verdicts(built, inputs, tensors, guessed)
+            verdicts, label, found = built_verdicts(built, inputs, tensors, guessed, verify, frozen)
         except SmdError as problem:
             words = str(problem).removeprefix(f"{hint.source}: ")
             remedy = "Scale invariance is guessed from names and shapes."

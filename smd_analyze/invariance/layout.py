@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from smd_analyze.invariance.degrees import MOST_TERMS, Degrees, renamed
+from smd_analyze.invariance.degrees import Degrees, renamed
 from smd_analyze.invariance.lattice import ANY, GROUND, Factor, Term, Value, moved, zeros
 
 
@@ -117,7 +117,7 @@ def concatenate(d: Degrees, values: Sequence[Value], axis: int, shape: Sequence[
     """
     if not any(v.terms for v in values):
         return zeros(shape)
-    if sum(max(0, len(v.terms) - 1) for v in values) > MOST_TERMS:
+    if sum(max(0, len(v.terms) - 1) for v in values) > d.most_terms:
         values = [d.homogeneous(v) if len(v.terms) > 1 else v for v in values]
     parts = [sorted(v.terms, key=lambda t: -len(t.vary)) for v in values]
     terms = [_joined(d, [p[0] if p else None for p in parts], values, axis)]

@@ -12,7 +12,9 @@ from smd_analyze.records.run import LazyTensor
 NORM_WORD = re.compile(r"norm|(?:^|[_\d])(?:bn|gn|ln|rms)\d*(?:$|_)", re.IGNORECASE)
 QK_NORM_WORD = re.compile(r"^(?:norm_?(?P<a>[qk])|(?P<b>[qk])(?:uery|ey)?_?(?:layer_?)?(?:norm|ln))$", re.IGNORECASE)
 EMBEDDING_WORD = re.compile(r"emb|^wte$|^wpe$|lookup", re.IGNORECASE)
-STATISTICS = ("running_mean", "moving_mean", "running_var", "moving_variance", "num_batches_tracked")
+MEANS = ("running_mean", "moving_mean", "_mean", "avg_mean")
+VARIANCES = ("running_var", "moving_variance", "_variance", "avg_var")
+STATISTICS = (*MEANS, *VARIANCES, "num_batches_tracked")
 WEIGHTS = ("weight", "kernel", "w", "embeddings", "embedding", "depthwise_kernel")
 GAINS = ("weight", "scale", "gamma")
 BIASES = ("bias", "b", "beta")
@@ -20,12 +22,16 @@ BIASES = ("bias", "b", "beta")
 
 @dataclass
 class Module:
-    """The tensors that share a prefix, in the file's order. `statistics`: length of its running mean, else 0."""
+    """The tensors that share a prefix, in the file's order.
+
+    `statistics`: length of its running mean, else 0. `frozen`: when these do not follow the data ("" if they do).
+    """
 
     path: str
     tensors: dict[str, LazyTensor] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     statistics: int = 0
+    frozen: str = ""
 
     @property
     def leaf(self) -> str:
@@ -82,8 +88,23 @@ def split(name: str) -> tuple[str, str]:
     return ("", name) if cut < 0 else (name[:cut], name[cut + 1 :])
 
 
-def modules_of(parameters: Mapping[str, LazyTensor], buffers: Mapping[str, LazyTensor]) -> list[Module]:
-    """Modules in the order in which their first parameter stands; normalizations without parameters come last."""
+def statistic(name: str) -> tuple[str, str] | None:
+    """Path of the normalization and "mean", "variance" or "count", if the name is that of a running statistic."""
+    path, leaf = split(name)
+    if leaf in STATISTICS:
+        return path, "mean" if leaf in MEANS else "variance" if leaf in VARIANCES else "count"
+    if leaf in ("mean", "var") and "batch_stats" in path:
+        return re.sub(r"(^|[./])batch_stats([./])", r"\1params\2", path), "mean" if leaf == "mean" else "variance"
+    return None
+
+
+def modules_of(
+    parameters: Mapping[str, LazyTensor], buffers: Mapping[str, LazyTensor], frozen: Mapping[str, str] = {}
+) -> list[Module]:
+    """Modules in the order in which their first parameter stands; normalizations without parameters come last.
+
+    `frozen` maps the path of a normalization to when its statistics do not follow the data.
+    """
     modules: dict[str, Module] = {}
     for name, tensor in parameters.items():
         path, leaf = split(name)
@@ -92,12 +113,12 @@ def modules_of(parameters: Mapping[str, LazyTensor], buffers: Mapping[str, LazyT
             module.tensors[leaf] = tensor
             module.names[leaf] = name
     for name, tensor in [*parameters.items(), *buffers.items()]:
-        path, leaf = split(name)
-        if leaf in STATISTICS[:2] or (leaf == "mean" and "batch_stats" in path):
-            path = re.sub(r"(^|[./])batch_stats([./])", r"\1params\2", path)
+        path, kind = statistic(name) or ("", "")
+        if kind == "mean":
             bare = re.sub(r"^params[./]", "", path)
-            path = bare if bare in modules and path not in modules else path
-            modules.setdefault(path, Module(path)).statistics = math.prod(tensor.shape)
+            place = bare if bare in modules and path not in modules else path
+            module = modules.setdefault(place, Module(place))
+            module.statistics, module.frozen = math.prod(tensor.shape), frozen.get(path, "")
     return list(modules.values())
 
 

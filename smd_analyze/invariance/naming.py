@@ -25,18 +25,24 @@ PLAIN = {
 }
 
 
-def name_verdicts(parameters: Mapping[str, LazyTensor], buffers: Mapping[str, LazyTensor]) -> list[Verdict]:
+def name_verdicts(
+    parameters: Mapping[str, LazyTensor], buffers: Mapping[str, LazyTensor], frozen: Mapping[str, str] = {}
+) -> list[Verdict]:
     """A verdict for every parameter, in the parameters' order; a fused tensor has one per slice.
 
-    `parameters` and `buffers` map names to tensors of which only shape and layout are looked at.
+    `parameters` and `buffers` map names to tensors of which only shape and layout are looked at; `frozen` maps
+    normalizations to when they were frozen.
     """
-    modules = modules_of(parameters, buffers)
+    modules = modules_of(parameters, buffers, frozen)
     ordered = order_is_known(parameters)
     found: dict[str, list[Verdict]] = {}
-    for rule in (factor_verdicts, attention_verdicts, residual_verdicts, norm_verdicts):
+    for rule, sure in (
+        (factor_verdicts, False), (attention_verdicts, False), (norm_verdicts, True), (residual_verdicts, False),
+        (norm_verdicts, False),
+    ):  # fmt: skip
         decided: dict[str, list[Verdict]] = {}
         for verdict in rule(modules, ordered):
-            if verdict.parameter not in found:
+            if verdict.parameter not in found and (not sure or verdict.status in ("invariant", "dead")):
                 decided.setdefault(verdict.parameter, []).append(verdict)
         found |= decided
     by_name = {name: module for module in modules for name in module.names.values()}

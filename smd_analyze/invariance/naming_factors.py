@@ -24,11 +24,28 @@ def factor_verdicts(modules: Sequence[Module], ordered: bool) -> Iterator[Verdic
                 yield _direction(module.names[direction], module.tensors[direction], module.tensors[magnitude])
                 reason = "the magnitude of a weight-normalized layer: it is the scale"
                 yield Verdict(module.names[magnitude], "other", "not invariant", reason, "guessed", "")
+        if _standardized(module):
+            weight = module.tensors["weight"]
+            reason = "a gain per filter beside the kernel: a standardized weight, divided by its own deviation"
+            yield Verdict(
+                module.names["weight"], "conv", "invariant", reason, "guessed", "unit", 0, units=weight.shape[0]
+            )
         for name in module.names.values():
             if LOW_RANK.search(name):
                 tensor = module.tensors[split(name)[1]]
                 reason = "only the product of the two low-rank factors enters: neither has a scale of its own"
                 yield Verdict(name, role(name, tensor), "not invariant", reason, "guessed", units=tensor.shape[0])
+
+
+def _standardized(module: Module) -> bool:
+    """A kernel with a `gain` of shape [filters, 1, 1, 1]: scaled weight standardization, as normalizer-free nets have.
+
+    Source: Brock et al. 2021 (arXiv:2101.08692); timm's ScaledStdConv2d.
+    """
+    weight, gain = module.tensors.get("weight"), module.tensors.get("gain")
+    if weight is None or gain is None or len(weight.shape) < 3:
+        return False
+    return gain.shape == (weight.shape[0], *[1] * (len(weight.shape) - 1))
 
 
 def _direction(name: str, tensor: LazyTensor, magnitude: LazyTensor) -> Verdict:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from smd_analyze.invariance.frozen import reason_of
 from smd_analyze.invariance.modules import Module, input_size, output_axis, role
 from smd_analyze.invariance.verdicts import Verdict
 
@@ -91,7 +93,9 @@ class _Finder:
         if norm.norm_size != _out(module) and _unit_axis(module, norm.norm_size) is None:
             return None
         convolution = module.weight is not None and len(module.weight.shape) > 2
-        if not same_name and not (norm.statistics and convolution and module.parent != self.top):
+        stems = STEM_WORD.match(module.leaf), NORM_STEM_WORD.match(norm.leaf)
+        other = stems[0] is not None and stems[1] is not None and stems[0][1] != stems[1][1]  # `conv1`, but `bn`
+        if not same_name and (other or not (norm.statistics and convolution and module.parent != self.top)):
             return _Pair(norm, "a residual sum or an activation may stand between it and the norm")
         if not norm.statistics and not convolution:
             return _Pair(norm, "a residual sum or an activation may stand between it and the norm")
@@ -230,11 +234,21 @@ def _verdicts(module: Module, pair: _Pair) -> Iterator[Verdict]:
         axis = output_axis(weight) if axis is None else axis
         yield Verdict(module.weight_name, kind, "unknown", reason, "guessed", "", axis, units=weight.shape[axis])
         return
+    if norm.frozen:
+        reason, units = reason_of(norm.path, norm.frozen), weight.shape[axis]
+        yield Verdict(module.weight_name, kind, "not invariant", reason, "guessed", "", axis, units=units)
+        if module.bias_name:
+            yield Verdict(module.bias_name, "bias", "not invariant", reason, "guessed")
+        return
     where = f"{norm.path} normalizes its output"
     bias = module.bias_name
     if norm.statistics:
         units = weight.shape[axis]
-        yield Verdict(module.weight_name, kind, "invariant", where, "guessed", "unit", axis, units=units)
+        if math.prod(weight.shape) == units:
+            reason = f"{where}; a unit is one number here: only its sign is left"
+            yield Verdict(module.weight_name, kind, "dead", reason, "guessed", "", axis, units=units)
+        else:
+            yield Verdict(module.weight_name, kind, "invariant", where, "guessed", "unit", axis, units=units)
         if bias:
             yield Verdict(bias, "bias", "dead", f"{norm.path} subtracts the mean", "guessed")
     elif bias:

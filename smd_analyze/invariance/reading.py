@@ -10,23 +10,34 @@ import numpy as np
 from smd_analyze.invariance.constraints import TOLERANCE, Space
 from smd_analyze.invariance.degrees import Parameter
 from smd_analyze.invariance.lattice import GROUND
+from smd_analyze.invariance.repeating import stretches
 
 MOST_PARTS = 16  # more slices than this are no statement about a tensor
 
 
 @dataclass(frozen=True)
 class Part:
-    """Indices `start` to `stop` of the axis; free: cut into `units` equal blocks which may each be scaled alone."""
+    """Indices `start` to `stop` of the axis; free: cut into `units` equal blocks which may each be scaled alone.
+
+    `every` > 0: the same indices of each `every` consecutive ones, `times` times.
+    """
 
     start: int
     stop: int
     free: bool
     units: int = 1
+    every: int = 0
+    times: int = 1
+
+    @property
+    def count(self) -> int:
+        """Number of indices."""
+        return (self.stop - self.start) * self.times
 
     @property
     def block(self) -> int:
         """Indices per unit."""
-        return (self.stop - self.start) // self.units
+        return self.count // self.units
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,8 @@ def read(space: Space, members: Sequence[tuple[Parameter, int]]) -> Reading:
     """Granularity along the members' axes (parameter, axis), scaled together index by index; axes of equal length.
 
     Indices whose variables coincide belong together. A class of indices is free if scaling it by a^1, and nothing
-    else, solves all constraints. Free classes that are not runs of consecutive indices are not reported as parts.
+    else, solves all constraints. Free classes are reported if they are runs of consecutive indices, or stand at the
+    same places of a pattern that repeats along the axis.
     """
     axis = members[0][1]
     length = members[0][0].shape[axis] if members[0][0].shape else 1
@@ -58,6 +70,8 @@ def read(space: Space, members: Sequence[tuple[Parameter, int]]) -> Reading:
     number = int(classes.max()) + 1
     free = _free(space, members, classes, number) if number > 1 else np.array([whole])
     parts = _parts(classes, free[classes])
+    if not whole and (len(parts) > 2 or sum(p.count for p in parts if p.free) < free[classes].sum()):
+        parts = repeated(classes, free[classes]) or parts
     if len(parts) > MOST_PARTS or (whole and not all(p.free for p in parts)):
         parts = (Part(0, length, whole),)
     return Reading(axis, parts, whole)
@@ -165,3 +179,8 @@ def _parts(classes: np.ndarray, free: np.ndarray) -> tuple[Part, ...]:
         else:
             parts.append(Part(start, stop, loose))
     return tuple(parts)
+
+
+def repeated(classes: np.ndarray, free: np.ndarray) -> tuple[Part, ...]:
+    """The parts as a pattern that repeats along the axis, () if it is none."""
+    return tuple(Part(s.start, s.stop, s.free, s.units, s.every, s.times) for s in stretches(classes, free))

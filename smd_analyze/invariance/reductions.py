@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from smd_analyze.invariance.degrees import FIXED, MIXED, MOST_TERMS, Degrees
+from smd_analyze.invariance.degrees import FIXED, MIXED, Degrees
 from smd_analyze.invariance.lattice import Term, Value, constant, moved, times, zeros
 from smd_analyze.invariance.layout import rename, reshape
 
@@ -93,9 +93,9 @@ def contract(
     left, right = x.terms, y.terms
     if not left or not right:
         return zeros(shape)
-    if len(left) * len(right) > MOST_TERMS + 2:
+    if len(left) * len(right) > d.most_terms + 2:
         left = d.homogeneous(x).terms
-        if len(left) * len(right) > MOST_TERMS + 2:
+        if len(left) * len(right) > d.most_terms + 2:
             right = d.homogeneous(y).terms
     number = {label: i for i, label in enumerate(sorted(set(x_labels) | set(y_labels)))}
     place = {number[label]: i for i, label in enumerate(labels)}
@@ -131,29 +131,37 @@ def convolve(
     One degree over the spatial axes. A shift stays spatially constant only where no zeros are padded.
     """
     d.space.cause = MIXED
-    kernel = d.single(weight)
-    if kernel is None or not x.terms:
-        return zeros(shape)
-    spatial = range(2, weight.ndim)
-    kernel = Term(d.space.uniform(kernel.degree, spatial), kernel.vary - set(spatial), kernel.taint)
-    channels, rows, columns = x.shape[1], *weight.shape[:2]
-    matrix = Value((rows, columns), (kernel,))
-    if transposed:
-        split, labels, outputs = reshape(d, matrix, (groups, channels // groups, columns)), "gio", columns
-    else:
-        split, labels, outputs = reshape(d, matrix, (groups, rows // groups, columns)), "goi", rows // groups
+    kernels = weight.terms
+    if len(kernels) * len(x.terms) > d.most_terms:
+        one = d.single(weight)
+        kernels = (one,) if one else ()
+    flat = [
+        term.but(d.space.uniform(term.degree, range(2, x.ndim)), (a for a in term.vary if a < 2)) for term in x.terms
+    ]
     terms: list[Term] = []
-    for term in x.terms:
-        d.use(term.degree)
-        flat = term.but(d.space.uniform(term.degree, range(2, x.ndim)), (a for a in term.vary if a < 2))
-        grouped = reshape(d, Value(x.shape[:2], (flat,)), (x.shape[0], groups, channels // groups))
-        out = contract(
-            d, grouped, split, "ngi", labels, "ngo", (x.shape[0], groups, outputs), main=term.vary >= x.vary
-        )  # fmt: skip
-        out = reshape(d, out, (x.shape[0], groups * outputs))
-        moves = padded or transposed or any(a >= 2 for a in term.vary)
-        terms += [t.but(None, t.vary | {1} | (set(range(2, len(shape))) if moves else set())) for t in out.terms]
+    for kernel in kernels:
+        d.use(kernel.degree)
+        matrix = kernel.but(d.space.uniform(kernel.degree, range(2, weight.ndim)), (a for a in kernel.vary if a < 2))
+        for term, channels in zip(x.terms, flat, strict=True):
+            d.use(term.degree)
+            main = term.vary >= x.vary and kernel.vary >= weight.vary
+            flat_x, flat_kernel = Value(x.shape[:2], (channels,)), Value(weight.shape[:2], (matrix,))
+            found = _channels(d, flat_x, flat_kernel, groups, transposed, main)
+            moves = padded or transposed or any(a >= 2 for a in term.vary)
+            moves = set(range(2, len(shape))) if moves else set()
+            terms += [t.but(None, t.vary | moves) for t in found.terms]
     return Value(tuple(shape), d.simplified(terms))
+
+
+def _channels(d: Degrees, x: Value, matrix: Value, groups: int, transposed: bool, main: bool) -> Value:
+    """The convolution at one place: x [N, C] with the kernel's two channel axes, group by group."""
+    (batch, channels), (rows, columns) = x.shape, matrix.shape
+    outputs = columns if transposed else rows // groups
+    split = reshape(d, matrix, (groups, channels // groups if transposed else outputs, columns))
+    grouped = reshape(d, x, (batch, groups, channels // groups))
+    labels = "gio" if transposed else "goi"
+    out = contract(d, grouped, split, "ngi", labels, "ngo", (batch, groups, outputs), main)
+    return reshape(d, out, (batch, groups * outputs))
 
 
 def affine(d: Degrees, value: Value, gain: Value | None, bias: Value | None, axis: int | None) -> Value:

@@ -127,6 +127,7 @@ def batch_norm(w: Walk, node: Node, x: Any, gain: Any, bias: Any, *rest: Any, **
         training = False
     else:
         training = bool(rest[2])
+    training = training and not w.graph.is_frozen(node)
     if training:
         out = reductions.normalize(d, value, [0, *range(2, value.ndim)], centred=True)
     else:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from smd_analyze.errors import UsageError
+from smd_analyze.invariance.sources.jax_model import is_of_jax
 
 FORM = '"package.module:callable" or "file.py:callable"'
 
@@ -24,20 +25,20 @@ def label(spec: Any) -> str:
     return getattr(spec, "__qualname__", None) or type(spec).__name__
 
 
-def load_model(spec: Any) -> nn.Module:
-    """The nn.Module that `spec` is, or that it returns when called without arguments.
+def load_model(spec: Any) -> Any:
+    """The nn.Module (or the model of jax) that `spec` is, or that it returns when called without arguments.
 
     Raises UsageError, naming the spec, if it cannot be imported, is not callable, raises, or returns something else.
     """
     found = _resolved(spec, "--model")
-    if isinstance(found, nn.Module):
+    if isinstance(found, nn.Module) or is_of_jax(found):
         return found
     if not callable(found):
         raise UsageError(
             f"--model {label(spec)} is a {type(found).__name__}, not callable; name a function that returns the model"
         )
     made = _called(found, spec, "--model")
-    if not isinstance(made, nn.Module):
+    if not isinstance(made, nn.Module) and not is_of_jax(made):
         kind = type(made).__name__
         raise UsageError(
             f"--model {label(spec)} returned a {kind}, not a torch.nn.Module; let it return the model itself"
@@ -51,14 +52,14 @@ def load_inputs(spec: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     Raises UsageError, naming the spec, as `load_model` does.
     """
     found = _resolved(spec, "--inputs")
-    if not isinstance(found, (torch.Tensor, tuple, list, Mapping)):
+    if not isinstance(found, (torch.Tensor, tuple, list, Mapping)) and not hasattr(found, "dtype"):
         if not callable(found):
             kind = type(found).__name__
             raise UsageError(
                 f"--inputs {label(spec)} is a {kind}; name a function that returns the tuple of example inputs"
             )
         found = _called(found, spec, "--inputs")
-    if isinstance(found, torch.Tensor):
+    if isinstance(found, torch.Tensor) or (hasattr(found, "shape") and hasattr(found, "dtype")):
         return (found,), {}
     if isinstance(found, Mapping):
         return (), dict(found)

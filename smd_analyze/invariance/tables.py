@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from smd_analyze.invariance.verdicts import Verdict
@@ -26,7 +27,8 @@ def groups_of(
     """Decide what is analysed, name it, and lay out both tables.
 
     Groups are the invariant tensors and slices, the joint sets, and all other weight matrices; vectors by themselves
-    (gains, biases) only where `include` names them. `include` and `exclude` are globs on parameter names.
+    (gains, biases) only where `include` names them. Of a set of several matrices each is also followed by itself.
+    `include` and `exclude` are globs on parameter names.
     """
     include, exclude = ((x,) if isinstance(x, str) else tuple(x) for x in (include, exclude))
     owner = {name: group for group, names in parameter_groups.items() for name in names}
@@ -47,9 +49,27 @@ def groups_of(
             taken.add(name)
             groups.append(_group(name, members, tensors, owner))
             group_name |= {id(m): name for m in members}
+        for one in _by_themselves(members, tensors):
+            if _is_analysed([one], tensors, include, exclude):
+                own = _unique(_name(one, tensors, False), one.parameter, taken)
+                taken.add(own)
+                groups.append(_group(own, [one], tensors, owner))
 
     rows = [_row(v, tensors[v.parameter], owner, group_name.get(id(v), ""), slices[v.parameter] > 1) for v in verdicts]
-    return Groups(tuple(rows), tuple(groups), source, (*findings, *_unmatched(include, exclude, tensors)))
+    sums = tuple(t for v in verdicts for t in v.translations)
+    return Groups(tuple(rows), tuple(groups), source, (*findings, *_unmatched(include, exclude, tensors)), sums)
+
+
+def _by_themselves(members: Sequence[Verdict], tensors: Mapping[str, LazyTensor]) -> list[Verdict]:
+    """The matrices of a joint set of several: one layer's course is not lost in the sum over all."""
+    found = [m for m in members if m.joint and len(tensors[m.parameter].shape) >= 2 and m.role not in NOT_ANALYSED]
+    return [
+        replace(
+            m, status="not invariant", granularity="", evidence="not proved", joint="",
+            units=tensors[m.parameter].shape[m.axis], reason=f"jointly invariant only, as a member of {m.joint}",
+        )
+        for m in (found if len(found) > 1 else [])
+    ]  # fmt: skip
 
 
 def _is_analysed(
@@ -72,8 +92,7 @@ def _name(verdict: Verdict, tensors: Mapping[str, LazyTensor], sliced: bool) -> 
     stem = re.sub(r"[./](?:weight|kernel)(?::\d+)?$", "", verdict.parameter)
     if not sliced:
         return stem
-    start, stop = verdict.extent(tensors[verdict.parameter].shape)
-    return f"{stem}[{start}:{stop}]"
+    return f"{stem}[{verdict.slice(tensors[verdict.parameter].shape)}]"
 
 
 def _unique(name: str, parameter: str, taken: set[str]) -> str:
@@ -89,9 +108,11 @@ def _unique(name: str, parameter: str, taken: set[str]) -> str:
 
 def _group(name: str, members: Sequence[Verdict], tensors: Mapping[str, LazyTensor], owner: Mapping[str, str]) -> Group:
     first = members[0]
-    parts = tuple(Member(m.parameter, m.axis, *m.extent(tensors[m.parameter].shape)) for m in members)
+    parts = tuple(
+        Member(m.parameter, m.axis, *m.extent(tensors[m.parameter].shape), every=m.every) for m in members
+    )
     numel = sum(m.numel(tensors[m.parameter].shape) for m in members)
-    parameter_group = owner.get(first.parameter, "")
+    parameter_group = ", ".join(dict.fromkeys(owner.get(m.parameter, "") for m in members))
     units = first.units if numel > first.units else 1  # a unit of one number has no direction
     return Group(
         name, parts, first.status, first.granularity, units, numel, parameter_group, first.evidence, first.role,
@@ -100,9 +121,8 @@ def _group(name: str, members: Sequence[Verdict], tensors: Mapping[str, LazyTens
 
 
 def _row(verdict: Verdict, tensor: LazyTensor, owner: Mapping[str, str], group: str, sliced: bool) -> ParameterVerdict:
-    start, stop = verdict.extent(tensor.shape)
     return ParameterVerdict(
-        verdict.parameter, f"{start}:{stop}" if sliced else "", tensor.shape, verdict.role,
+        verdict.parameter, verdict.slice(tensor.shape) if sliced else "", tensor.shape, verdict.role,
         owner.get(verdict.parameter, ""), verdict.status, verdict.granularity, group, verdict.evidence, verdict.reason,
     )  # fmt: skip
 

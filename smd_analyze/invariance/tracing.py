@@ -15,10 +15,13 @@ import numpy as np
 import torch
 from torch import nn
 from torch.fx import GraphModule, Node
+from torch.utils._pytree import tree_map
 
 from smd_analyze.errors import UsageError
 
 PREFIX = "model."
+BY_PRODUCT = re.compile(r"past|cache|hidden_state|attention|mems|state$|states$|_model_output$|^aux")
+MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Graph:
     """What the walk needs: the nodes, which placeholders are parameters or buffers, and which nodes are read.
 
     `parameters` maps a placeholder to the parameter's name (of tied ones the first), `aliases` every name to that one.
-    `module_types` maps a module's path to its class name. `outputs_read` says in words what is taken as the output.
+    `module_types` maps a module's path to its class name. `outputs_read` says in words what is taken as the output. `frozen` are paths
+    of batch normalizations in eval mode.
     """
 
     module: GraphModule
@@ -38,11 +42,16 @@ class Graph:
     module_types: Mapping[str, str]
     outputs_read: str = ""
     users: Mapping[str, Sequence[tuple[str, Node]]] = field(default_factory=dict)
+    frozen: frozenset[str] = frozenset()
 
     @property
     def nodes(self) -> Sequence[Node]:
         """All nodes in the order of computation."""
         return list(self.module.graph.nodes)
+
+    def is_frozen(self, node: Node) -> bool:
+        """Whether the operation stands in a normalization that runs with its saved statistics."""
+        return bool(self.frozen) and module_of(node, self).partition(" (")[0] in self.frozen
 
     def attribute(self, target: str) -> Any:
         """What is stored in the graph module under that name: a tensor, or the body of a branch."""
@@ -102,9 +111,10 @@ class _Training(nn.Module):
 
 
 def read_outputs(output: Any) -> tuple[tuple[torch.Tensor, ...], str]:
-    """The tensors that a loss reads, and what they are called: `loss`, else `logits`, else every tensor returned.
+    """The tensors that a loss reads, and what they are called: `loss`, else every tensor returned.
 
-    Caches and hidden states beside the logits are other outputs: they would make every weight before them count.
+    Of a model that names its outputs, caches, hidden states and the like do not count beside logits: they would make
+    every weight before them count. What is not known to be such a by-product does (boxes beside a detector's logits).
     """
     named = (
         {k: output[k] for k in output}
@@ -113,9 +123,13 @@ def read_outputs(output: Any) -> tuple[tuple[torch.Tensor, ...], str]:
         if hasattr(output, "logits")
         else {}
     )
-    for key in ("loss", "logits", "last_hidden_state"):
-        if isinstance(named.get(key), torch.Tensor):
-            return (named[key],), key
+    if isinstance(named.get("loss"), torch.Tensor):
+        return (named["loss"],), "loss"
+    read = named
+    for mark in ("logits", "last_hidden_state"):
+        if any(mark in str(k) and v is not None for k, v in named.items()):
+            read = {k: v for k, v in named.items() if str(k) == mark or not BY_PRODUCT.search(str(k))}
+            break
     found: list[torch.Tensor] = []
 
     def collect(value: Any) -> None:
@@ -129,7 +143,10 @@ def read_outputs(output: Any) -> tuple[tuple[torch.Tensor, ...], str]:
             for entry in value:
                 collect(entry)
 
-    collect(output)
+    collect(read if named else output)
+    holders = [str(k) for k, v in read.items() if isinstance(v, torch.Tensor)]
+    if named and len(holders) == len(found) <= MOST_NAMED:
+        return tuple(found), " and ".join(holders)
     return tuple(found), "output" if len(found) == 1 else f"all {len(found)} outputs"
 
 
@@ -143,9 +160,11 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], la
     cache = getattr(config, "use_cache", None)
     try:
         model.train()
+        if any(p.is_meta for p in model.parameters()):  # a model without numbers takes inputs without
+            args, kwargs = tree_map(_on_meta, (args, dict(kwargs)))
         if cache:
             config.use_cache = False  # pyright: ignore[reportOptionalMemberAccess]
-        with _quiet():
+        with quiet():
             try:
                 return _exported(model, args, kwargs)
             except Exception as first:
@@ -162,6 +181,10 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], la
             config.use_cache = cache  # pyright: ignore[reportOptionalMemberAccess]
         for module, training in modes:
             module.training = training
+
+
+def _on_meta(value: Any) -> Any:
+    return value.to("meta") if isinstance(value, torch.Tensor) else value
 
 
 def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Graph:
@@ -226,6 +249,11 @@ def _graph(
     return Graph(module, parameters, constants, outputs, _aliases(model), shapes, types, read)
 
 
+def untraced(model: nn.Module) -> Graph:
+    """Names and shapes of a model that could not be traced: no operations."""
+    return _graph(model, GraphModule(nn.Module(), torch.fx.Graph()), {}, {}, (), "")
+
+
 def _state(model: nn.Module) -> dict[str, bool]:
     """Which buffers' numbers must not be relied on: saved floating-point ones, which change in training."""
     saved = model.state_dict(keep_vars=True)
@@ -267,7 +295,7 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Tracing is talkative; what matters comes back as an error or a finding."""
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-TINY_EPS = 1e-30
 LARGEST_EPS = 1e-2  # as in the calculus: a larger constant is no eps
 EPS_NAME = re.compile(r"(^|_)eps(ilon)?$")
 WIDER = {
@@ -32,7 +31,7 @@ DROPOUTS = {
     torch.alpha_dropout, torch.feature_dropout,
 }  # fmt: skip
 NARROWING = {torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16}
-ADDING = {torch.add, torch.Tensor.add, torch.Tensor.add_, torch.Tensor.__add__, torch.Tensor.__radd__}
+ADDING = {torch.add, torch.Tensor.add, torch.Tensor.__add__, torch.Tensor.__radd__}
 ROOTS = {torch.sqrt, torch.rsqrt, torch.reciprocal, torch.Tensor.sqrt, torch.Tensor.rsqrt, torch.Tensor.reciprocal}
 RECIPROCALS = {torch.Tensor.__rdiv__, torch.Tensor.__rtruediv__}
 POWERS = {torch.pow, torch.Tensor.pow, torch.Tensor.__pow__}
@@ -40,15 +39,15 @@ QUOTIENTS = {torch.div, torch.true_divide, torch.Tensor.div, torch.Tensor.__true
 
 
 class Exact(TorchFunctionMode):
-    """Keeps float64 through the model's casts; with `tiny_eps` every eps is 1e-30, without `dropout` none is drawn.
+    """Keeps float64 through the model's casts; `eps` takes the place of every eps; without `dropout` none is drawn.
 
     An eps that is a bare number is known as in the calculus: up to 0.01, added to something nonnegative, and the sum
     is only divided by. What else happens to the sum sees the number as it stands.
     """
 
-    def __init__(self, tiny_eps: bool = True, dropout: bool = False) -> None:
+    def __init__(self, eps: float | None, dropout: bool = False) -> None:
         super().__init__()
-        self.tiny_eps, self.dropout = tiny_eps, dropout
+        self.eps, self.dropout = eps, dropout
         self.sums: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # id(x + eps) → (x + eps, x); holds both alive
 
     def __torch_function__(
@@ -70,37 +69,35 @@ class Exact(TorchFunctionMode):
             return args[0]
         if func is F.embedding:  # the padding row's gradient is set to zero although the output depends on it
             kwargs["padding_idx"], args = None, args[:2]
-        if self.tiny_eps:
-            self._without_eps(func, args, kwargs)
+        if self.eps:
+            self._set_eps(func, args, kwargs, self.eps)
         out = func(*args, **kwargs)
-        if self.tiny_eps and func in ADDING and isinstance(out, torch.Tensor):
-            self._remember(func, args, kwargs, out)
+        if self.eps and func in ADDING and isinstance(out, torch.Tensor):
+            self._remember(args, kwargs, out)
         return out
 
-    def _without_eps(self, func: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
+    def _set_eps(self, func: Any, args: list[Any], kwargs: dict[str, Any], eps: float) -> None:
         position = EPS_POSITION.get(func)
         if position is not None:
             if len(args) > position:
-                args[position] = TINY_EPS
+                args[position] = eps
             else:
-                kwargs["eps"] = TINY_EPS
+                kwargs["eps"] = eps
         elif func in ROOTS or func in RECIPROCALS or (func in POWERS and _divides(args)):
-            args[0] = self._bare(args[0])
+            args[0] = self._bare(args[0], eps)
         elif func in QUOTIENTS and len(args) > 1:
-            args[1] = self._bare(args[1])
+            args[1] = self._bare(args[1], eps)
 
-    def _bare(self, x: Any) -> Any:
+    def _bare(self, x: Any, eps: float) -> Any:
         held = self.sums.get(id(x))
-        return held[1] + TINY_EPS if held is not None and held[0] is x else x
+        return held[1] + eps if held is not None and held[0] is x else x
 
-    def _remember(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: torch.Tensor) -> None:
+    def _remember(self, args: Sequence[Any], kwargs: dict[str, Any], out: torch.Tensor) -> None:
         if len(args) != 2 or kwargs:
             return
         x, number = (args[1], args[0]) if isinstance(args[0], float) else (args[0], args[1])
         if not isinstance(number, float) or not 0 < number <= LARGEST_EPS or not isinstance(x, torch.Tensor):
             return
-        if func is torch.Tensor.add_:
-            return  # x itself is gone
         if x.is_floating_point() and bool((x.detach() >= 0).all()):
             self.sums[id(out)] = (out, x)
 
@@ -110,8 +107,8 @@ def _divides(args: Sequence[Any]) -> bool:
     return isinstance(exponent, (int, float)) and (exponent < 0 or exponent == 0.5)
 
 
-def shrink_eps(model: nn.Module) -> list[tuple[nn.Module, str, float]]:
-    """Set every attribute that is named and sized like an eps to 1e-30; returns what to put back."""
+def shrink_eps(model: nn.Module, eps: float) -> list[tuple[nn.Module, str, float]]:
+    """Set every attribute that is named and sized like an eps; returns what to put back."""
     found = [
         (module, name, value)
         for module in model.modules()
@@ -119,5 +116,5 @@ def shrink_eps(model: nn.Module) -> list[tuple[nn.Module, str, float]]:
         if isinstance(value, float) and EPS_NAME.search(name) and 0 < value <= LARGEST_EPS
     ]
     for module, name, _ in found:
-        setattr(module, name, TINY_EPS)
+        setattr(module, name, eps)
     return found

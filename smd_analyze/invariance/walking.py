@@ -111,6 +111,23 @@ def walk(
     the constraints (default: owners are apart); `whole`: every tensor has one degree, not one per index of its axes.
     Returns the solved degrees and the taint of the outputs: parameters that are missing in it are dead.
     """
+    d, taint = Degrees(space or Space()), 0
+    for node, value in carried(graph, rules, d, owner, whole):
+        taint |= value.taint
+        _demand_zero(d, node, value)
+    _unused_like_used(d)
+    layout.close(d)
+    return d, taint
+
+
+def carried(
+    graph: Graph,
+    rules: Mapping[str, Callable[..., Outcome]],
+    degrees: Degrees,
+    owner: Callable[[str], int],
+    whole: bool = False,
+) -> list[tuple[Node, Value]]:
+    """Carry degrees from the parameters to the outputs: what arrives there, with the output's node."""
     needed: set[Node] = set()
     stack = list(graph.outputs)
     while stack:
@@ -118,7 +135,7 @@ def walk(
         if node not in needed:
             needed.add(node)
             stack += node.all_input_nodes
-    w = Walk(graph, Degrees(space or Space()), needed, {}, {}, whole)
+    w = Walk(graph, degrees, needed, {}, {}, whole)
     for node in graph.nodes:
         if node.op == "placeholder":
             _leaf(w, node, owner)
@@ -130,16 +147,7 @@ def walk(
         elif node.op == "call_function" and node in needed:
             w.degrees.space.place = node
             _step(w, node, rules)
-    taint = 0
-    for node in graph.outputs:
-        found = w.values[node]
-        for value in found if isinstance(found, list) else [found]:
-            if value is not None:
-                taint |= value.taint
-                _demand_zero(w, node, value)
-    _unused_like_used(w.degrees)
-    layout.close(w.degrees)
-    return w.degrees, taint
+    return [(node, v) for node in graph.outputs for v in _listed(w.values[node]) if v is not None]
 
 
 def _unused_like_used(d: Degrees) -> None:
@@ -155,8 +163,7 @@ def _unused_like_used(d: Degrees) -> None:
                 d.exchangeable.append((f.ids, 0))
 
 
-def _demand_zero(w: Walk, node: Node, value: Value) -> None:
-    d = w.degrees
+def _demand_zero(d: Degrees, node: Node, value: Value) -> None:
     d.space.place = node
     for term in value.terms:
         d.flush(term)
@@ -170,10 +177,8 @@ def _leaf(w: Walk, node: Node, owner: Callable[[str], int]) -> None:
     name = w.graph.parameters.get(node.name)
     if name is not None:
         shape = w.shape(node)
-        if name in w.degrees.parameters:  # a tied tensor: the same variables
-            p = w.degrees.parameters[name]
-            term = plain(shape).terms[0].but(p.factors, None, 1 << p.number)
-            w.values[node] = Value(shape, (term,))
+        if name in w.degrees.leaves:  # a tied tensor: the same variables
+            w.values[node] = w.degrees.leaves[name]
             return
         blocks = [] if w.whole else w.graph.blocks(node, shape)
         w.values[node] = w.degrees.parameter(name, shape, owner(name), blocks)

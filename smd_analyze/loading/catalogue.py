@@ -30,7 +30,7 @@ Nothing in a file is ever executed.
 def page() -> str:
     """The whole page, as Markdown."""
     files = [(f.name, about(f.open), needs(f)) for f in FORMATS]
-    folders = [("Hugging Face folder", about("smd_analyze.loading.folders"), "")]
+    folders = [("Hugging Face folder", about("smd_analyze.loading.units.folders"), "")]
     folders += [(f.name, about(f.open), needs(f)) for f in FOLDER_FORMATS]
     trainers = [(f.name, about(f.parts)) for f in (*FRAMEWORKS, plain.FRAMEWORK)]
     beside = [(r.name, about(r.read)) for r in READERS]

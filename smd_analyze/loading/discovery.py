@@ -8,24 +8,25 @@ from math import isfinite
 from pathlib import Path
 
 from smd_analyze.errors import NothingToAnalyse, SmdError, UsageError
-from smd_analyze.loading import listing
-from smd_analyze.loading.choosing import choose
-from smd_analyze.loading.consistent import consistent
-from smd_analyze.loading.folders import open_folder
+from smd_analyze.loading.files import listing
+from smd_analyze.loading.files.remote_blocks import opened_ahead
+from smd_analyze.loading.files.sources import FileId, open_source
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.formats.registry import check_library, open_document
 from smd_analyze.loading.frameworks.base import Fact
-from smd_analyze.loading.name_numbers import varying
-from smd_analyze.loading.opened import Opened, member_of
+from smd_analyze.loading.frameworks.described import config_beside
 from smd_analyze.loading.reading import Reading, read
-from smd_analyze.loading.remote_blocks import opened_ahead
+from smd_analyze.loading.sequences.choosing import choose
+from smd_analyze.loading.sequences.consistent import consistent
+from smd_analyze.loading.sequences.name_numbers import varying
+from smd_analyze.loading.sequences.opened import Opened, member_of
+from smd_analyze.loading.sequences.step_pattern import chosen_by, number_by, step_pattern_of
+from smd_analyze.loading.sequences.steps import epochs_of
 from smd_analyze.loading.sidecars.attach import with_sidecars
-from smd_analyze.loading.sources import FileId, open_source
-from smd_analyze.loading.step_pattern import chosen_by, step_pattern_of
-from smd_analyze.loading.steps import epochs_of
-from smd_analyze.loading.tensors import LazyTensors, Place, decoded, read_tensor
-from smd_analyze.loading.twins import with_twin
-from smd_analyze.loading.walk import Unit, files_of, find_units
+from smd_analyze.loading.tensors.places import LazyTensors, Place, decoded, read_tensor
+from smd_analyze.loading.units.folders import open_folder
+from smd_analyze.loading.units.twins import with_twin
+from smd_analyze.loading.units.walk import Unit, files_of, find_units
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.run import Checkpoint, GraphHint, Run
 
@@ -66,6 +67,8 @@ def load_run(
     single = len(units) == 1 and units[0].path == root and not units[0].folder
     opened, unread = open_units(units, weights, strict=single)
     findings += unread
+    if pattern is not None:
+        opened = [replace(one, number=number_by(pattern, one.unit.name)) for one in opened]
     if not opened:
         raise nothing(root, units, findings)
     sequence = choose(opened, root, run, order, steps_per_epoch)
@@ -75,14 +78,15 @@ def load_run(
     readings, odd = consistent([members[i] for i in chosen], include, exclude)
     findings += odd
     checkpoints = build(members, chosen, numbers, readings)
-    groups, graphs = groups_of(readings), graphs_of(readings)
+    groups, last = groups_of(readings), members[chosen[-1]].unit
+    graphs = graphs_of(readings) or config_beside(last.path, last.folder, root)
     found = Run(
         root, checkpoints, sequence.ordered_by, sequence.unit, tuple(unique(findings)), groups, sequence.aliases,
         graphs, runs=sequence.runs,
     )  # fmt: skip
     told = [member_of(members[i]) for i in chosen]
     named = varying([m.name for m in told])
-    return with_sidecars(found, readings, told, epochs_of(told, named), named, steps_per_epoch)
+    return with_sidecars(found, readings, told, epochs_of(told, named), named, steps_per_epoch, sequence.others)
 
 
 def open_units(units: Sequence[Unit], weights: str, strict: bool) -> tuple[list[Opened], list[Finding]]:

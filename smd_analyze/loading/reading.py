@@ -5,22 +5,22 @@ A Reading knows no path. Documents of one tree share it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from smd_analyze.errors import UsageError
-from smd_analyze.loading.averages import PREFIXES, split_averages
-from smd_analyze.loading.copies import by_order, find_twins, masters_of
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks.base import Fact, Parts, Told
 from smd_analyze.loading.frameworks.registry import framework_of
-from smd_analyze.loading.names import clean_names, is_buffer, is_torch_like, tied, with_layouts
-from smd_analyze.loading.optimizers import Chosen, choose
-from smd_analyze.loading.parameter_groups import Mapped
-from smd_analyze.loading.settings import read_settings
-from smd_analyze.loading.tensors import Place
-from smd_analyze.loading.trees import tensors
-from smd_analyze.loading.unread import unread_findings
+from smd_analyze.loading.roles.averages import PREFIXES, split_averages
+from smd_analyze.loading.roles.copies import by_order, find_twins, masters_of
+from smd_analyze.loading.roles.names import EMBEDDINGS, HEADS, clean_names, is_buffer, is_torch_like, tied, with_layouts
+from smd_analyze.loading.roles.unread import unread_findings
+from smd_analyze.loading.settings.optimizers import Chosen, choose
+from smd_analyze.loading.settings.parameter_groups import Mapped
+from smd_analyze.loading.settings.saved import read_settings
+from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.tensors.trees import tensors
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.run import GraphHint, Setting
 
@@ -89,9 +89,11 @@ def read(document: Document, weights: str = "live") -> Reading:
         idle = [n for n in parameters if n not in trained] if parts.ordered else []
         if idle:
             words = f"not in the optimizer, so not trained: {', '.join(idle[:3])}" + (" …" if len(idle) > 3 else "")
+            words += likely_tied(idle, parameters, trained)
             findings.append(Finding("not-trained", "note", path, words))
             buffers |= {n: parameters[n] for n in idle}
             parameters = {n: p for n, p in parameters.items() if n in trained}
+            variants = {label: kept_of(copy, parameters) for label, copy in variants.items()}
     if parts.others:
         findings.append(Finding("several-models", "note", path, f"the model analysed is {parts.where!r}; also there: {', '.join(parts.others)}"))  # noqa: E501  # fmt: skip
     counter = next((p for n, p in buffers.items() if n.endswith(COUNTER)), None)
@@ -116,6 +118,20 @@ def read(document: Document, weights: str = "live") -> Reading:
         unread,
         parts.graphs,
     )
+
+
+def likely_tied(idle: Sequence[str], parameters: Mapping[str, Place], trained: Set[str]) -> str:
+    """Some formats save a shared matrix once under each of its names; the optimizer knows one of them."""
+    matrices = {parameters[n].shape: n for n in trained if n in parameters and len(parameters[n].shape) == 2}
+    for name in idle:
+        if (first := matrices.get(parameters[name].shape)) and HEADS.search(name) and EMBEDDINGS.search(first):
+            return f" ({name} may be the same matrix as {first}, saved twice: that one is analysed)"
+    return ""
+
+
+def kept_of(copy: Mapping[str, Place], parameters: Mapping[str, Place]) -> Mapping[str, Place]:
+    """A copy without what turned out not to be trained."""
+    return copy if copy.keys() <= parameters.keys() else {n: p for n, p in copy.items() if n in parameters}
 
 
 def told(found: Told, parameters: Mapping[str, Place]) -> Chosen:

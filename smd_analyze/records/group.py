@@ -14,7 +14,8 @@ Evidence = Literal["proved", "confirmed", "proved and confirmed", "refuted", "no
 class Member:
     """The part of one tensor that belongs to a group: indices `start` to `stop` of `axis`, the units' axis.
 
-    These indices are cut into the group's `units` equal blocks, in order. With one unit the axis does not matter.
+    `every` > 0: the same indices of each `every` consecutive ones (heads that interleave query, key and value). The
+    indices are cut into the group's `units` equal blocks, in order. With one unit the axis does not matter.
     `shape` is the one that `axis` is an axis of, if neighbouring axes are seen as one; () for the tensor's own.
     """
 
@@ -23,6 +24,7 @@ class Member:
     start: int
     stop: int
     shape: tuple[int, ...] = ()
+    every: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Group:
 
 @dataclass(frozen=True)
 class ParameterVerdict:
-    """One row of the `parameters` table: a tensor, or a slice of a fused one ("" or "0:64" along the units' axis)."""
+    """One row of the `parameters` table: a tensor, or a slice of a fused one ("", "0:64" or "0:64 of every 192"
+    along the units' axis)."""
 
     parameter: str
     slice: str
@@ -64,13 +67,31 @@ class ParameterVerdict:
 
 
 @dataclass(frozen=True)
+class Translation:
+    """A sum over elements of a parameter that feels no gradient: weight decay alone moves it, so it is a clock.
+
+    `functional` is that of the `clocks` table: "sum over units" (one sum for each index of the other axes), "within
+    unit" (one for each unit), "whole" (every element by itself). `axes` are those that are summed over, of the tensor
+    as saved. `assumed` says what must be true besides the graph ("" if nothing).
+    """
+
+    parameter: str
+    functional: str
+    axes: tuple[int, ...]
+    reason: str
+    assumed: str = ""
+
+
+@dataclass(frozen=True)
 class Groups:
     """Every tensor of the run accounted for, and the groups that are analysed.
 
-    `source` says what the verdicts rest on: "graph of model.py:net" or "names and shapes".
+    `source` says what the verdicts rest on: "graph of model.py:net" or "names and shapes". `translations`: sums that
+    feel no gradient, as far as the graph tells.
     """
 
     parameters: tuple[ParameterVerdict, ...]
     groups: tuple[Group, ...]
     source: str
     findings: tuple[Finding, ...] = ()
+    translations: tuple[Translation, ...] = ()

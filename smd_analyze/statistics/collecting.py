@@ -111,7 +111,8 @@ def collector(plan: Plan, groups: Sequence[Group], checkpoints: int, store: Unit
     awaited = np.zeros(len(groups), np.int64)
     for source in plan.found.sources:
         for use in source.uses:
-            awaited[use.group] += use.seen.rows * use.seen.run
+            awaited[use.group] += use.seen.rows * use.seen.run * use.seen.units
+    awaited //= np.array([group.units for group in groups], np.int64)
     shape = (len(groups), 5, checkpoints)
     totals = Totals(
         np.zeros(shape),

@@ -19,7 +19,7 @@ from smd_analyze.statistics.numbers import decode
 from smd_analyze.statistics.optimizers import Direction, direction
 from smd_analyze.statistics.parallel import in_order
 from smd_analyze.statistics.reading import FarFiles, Files
-from smd_analyze.statistics.segments import View, rectangles, view
+from smd_analyze.statistics.segments import View, rectangles, views
 from smd_analyze.statistics.sources import RAW
 
 BLOCK = 256 * 1024  # elements at a time
@@ -95,17 +95,17 @@ def _group(
             if weights.shape != found.first.shape or (found.second and weights.shape != found.second.shape):
                 return "the optimizer's state has another shape than the weights"
             seen = _seen(weights, member, group.units)
-            if seen is None or not _add(seen, weights, found, files, numbers, sums):
+            if not seen or not all(_add(v, weights, found, files, numbers, sums) for v in seen):
                 return None
         except (SmdError, OSError, ValueError, EOFError) as error:
             return f"the optimizer's state cannot be read: {error}"
     return sums
 
 
-def _seen(weights: LazyTensor, member: Member, units: int) -> View | None:
+def _seen(weights: LazyTensor, member: Member, units: int) -> tuple[View, ...]:
     if weights.dtype.startswith("complex"):
-        return None
-    return view(weights.shape, member, units)
+        return ()
+    return views(weights.shape, member, units)
 
 
 def _add(

@@ -4,7 +4,7 @@ A tensor is seen as (before, unit, after) around the units' axis. Consecutive el
 nine rectangles (first, full and last rows, each with a cut unit, whole units and a cut unit), whatever the axis.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from smd_analyze.records.group import Member
@@ -12,13 +12,17 @@ from smd_analyze.records.group import Member
 
 @dataclass(frozen=True)
 class View:
-    """A member's elements in its tensor: `rows` × [`lead`, then `units` × `run` that belong to it, then others]."""
+    """A member's elements in its tensor: `rows` × [`lead`, then `units` × `run` that belong to it, then others].
+
+    `first` is the number of the first of these units in the group.
+    """
 
     rows: int
     row: int
     lead: int
     units: int
     run: int
+    first: int = 0
 
     @property
     def reach(self) -> tuple[int, int]:
@@ -43,8 +47,32 @@ class Rectangle:
     unit: int
 
 
+def views(shape: tuple[int, ...], member: Member, units: int) -> tuple[View, ...]:
+    """See a tensor of this shape as the member asks: one view, or one for each time that its indices repeat.
+
+    ValueError if the member does not fit the shape.
+    """
+    if not member.every:
+        return (view(shape, member, units),)
+    length = (member.shape or shape)[member.axis] if member.axis < len(member.shape or shape) else 0
+    times, rest = divmod(length, member.every)
+    told = f"{member.parameter}[{member.start}:{member.stop} of every {member.every}]"
+    if not times or rest or member.stop > member.every:
+        raise ValueError(f"{told} does not lie in axis {member.axis} of shape {shape}")
+    each, shared = units // times or 1, times // units or 1
+    if each * times != units * shared:
+        raise ValueError(f"{told} cannot be cut into {units} equal units")
+    return tuple(
+        replace(
+            view(shape, replace(member, start=member.start + k, stop=member.stop + k, every=0), each),
+            first=k // member.every * each // shared,
+        )
+        for k in range(0, length, member.every)
+    )
+
+
 def view(shape: tuple[int, ...], member: Member, units: int) -> View:
-    """See a tensor of this shape as the member asks. ValueError if the member does not fit it."""
+    """The same for a member whose indices stand once. ValueError if the member does not fit the shape."""
     shape = shape or (1,)
     if member.shape:
         rest, left = divmod(prod(shape), prod(member.shape) or 1)  # complex numbers are pairs: one axis more
@@ -93,15 +121,16 @@ def _in_rows(seen: View, begin: int, first: int, rows: int, low: int, high: int)
     run = seen.run
     origin = first * seen.row + seen.lead - begin
     unit, last = low // run, (high - 1) // run
+    first = seen.first
     if unit == last:
-        return [Rectangle(origin + low, rows, seen.row, 1, high - low, unit)]
+        return [Rectangle(origin + low, rows, seen.row, 1, high - low, first + unit)]
     found: list[Rectangle] = []
     if low % run:
-        found.append(Rectangle(origin + low, rows, seen.row, 1, run - low % run, unit))
+        found.append(Rectangle(origin + low, rows, seen.row, 1, run - low % run, first + unit))
         unit += 1
     whole = high // run - unit
     if whole > 0:
-        found.append(Rectangle(origin + unit * run, rows, seen.row, whole, run, unit))
+        found.append(Rectangle(origin + unit * run, rows, seen.row, whole, run, first + unit))
     if high % run:
-        found.append(Rectangle(origin + high // run * run, rows, seen.row, 1, high % run, high // run))
+        found.append(Rectangle(origin + high // run * run, rows, seen.row, 1, high % run, first + high // run))
     return found

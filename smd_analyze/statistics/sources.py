@@ -11,7 +11,7 @@ import numpy as np
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.group import Group
 from smd_analyze.records.run import LazyTensor, Run
-from smd_analyze.statistics.segments import View, view
+from smd_analyze.statistics.segments import View, views
 
 RAW = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}  # read as bytes; every other dtype goes through read()
 INTEGERS = ("int", "uint", "bool")
@@ -19,7 +19,7 @@ INTEGERS = ("int", "uint", "bool")
 
 @dataclass(frozen=True)
 class Use:
-    """One member of group number `group`: how it sees its tensor."""
+    """One member of group number `group`, or one of the runs that it is made of: how it sees its tensor."""
 
     group: int
     seen: View
@@ -81,7 +81,7 @@ def find_sources(run: Run, groups: Sequence[Group]) -> Sources:
                 if shape is None or group.numel == 0:
                     lost.add(number)
                 else:
-                    members.setdefault(name, []).append(Use(number, view(shape, member, group.units)))
+                    members.setdefault(name, []).extend(Use(number, v) for v in views(shape, member, group.units))
             except ValueError as error:
                 lost.add(number)
                 findings.append(Finding("not-measured", "warning", group.name, str(error)))

@@ -196,9 +196,19 @@ def _updates_per_step(column: dict[str, Floats], lengths: Floats, changes: np.nd
 
 
 def parameter_group_of(group: Group, schedule: Schedule) -> str | None:
-    """The parameter group of a group's members in the schedule; None if its members belong to several."""
-    names = {schedule.parameter_group.get(m.parameter, group.parameter_group) for m in group.members}
-    return names.pop() if len(names) == 1 else (group.parameter_group if not names else None)
+    """The parameter group of a group's members in the schedule; None if they belong to several that differ."""
+    names = list(dict.fromkeys(schedule.parameter_group.get(m.parameter, group.parameter_group) for m in group.members))
+    first, *others = names or [group.parameter_group]
+    return first if all(_same(schedule.table, first, other) for other in others) else None
+
+
+def _same(table: pl.DataFrame, a: str, b: str) -> bool:
+    """Whether two parameter groups have one optimizer, learning rate, decay and momentum all along."""
+    rows = [
+        table.filter(pl.col("parameter_group") == name).sort("step_from").drop("parameter_group", "source")
+        for name in (a, b)
+    ]
+    return rows[0].height > 0 and rows[0].equals(rows[1])
 
 
 def standing(group: Group) -> str:

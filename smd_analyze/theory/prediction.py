@@ -53,7 +53,7 @@ def predict(stats: Statistics, schedule: Schedule) -> pl.DataFrame:
         name = parameter_group_of(group, schedule)
         if name is None:
             parts.append(
-                _empty(group, stats.steps, "its members belong to different parameter groups: no common theory")
+                _empty(group, stats.steps, "its members differ in learning rate or weight decay: no common theory")
             )
             continue
         series = stats.units(group.name)

@@ -1,23 +1,17 @@
-"""What was found: the checkpoints and hyperparameters of a Run, and the verdicts about its weights."""
+"""What was found: the checkpoints and hyperparameters of a Run."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.text import Text
 
-from smd_analyze.records.group import Groups, ParameterVerdict
 from smd_analyze.records.run import Run, Setting
 from smd_analyze.views.grid import grid
-from smd_analyze.views.kinds import kinds, label, skeleton
-from smd_analyze.views.layers import NARROW, SCREEN
-from smd_analyze.views.text import counted, fold, given, shorten, size
+from smd_analyze.views.layers import NARROW
+from smd_analyze.views.text import counted, given, shorten, size
 
-VECTORS = ("norm gain", "bias")
-GRANULARITY = {"unit": "per unit", "block": "per block", "whole": "as a whole"}
 ENDS = 6  # checkpoints shown at each end of a long run
 
 
@@ -98,37 +92,3 @@ def _print_settings(run: Run, console: Console) -> None:
     shown = 4 if console.width >= NARROW else 3
     rows = [(", ".join(names), *cells)[:shown] for cells, names in merged.items()]
     console.print(grid(heads[:shown], (), rows, fixed=heads[:3]))
-
-
-def print_groups(groups: Groups, console: Console, *, verbose: int = 0) -> None:
-    """Every parameter with its verdict and the reason; more than a screen of them kind by kind unless `verbose`."""
-    counts = Counter(p.status for p in groups.parameters)
-    told = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-    head = f"{counted(len(groups.parameters), 'parameter')}: {told}; from {groups.source}"
-    evidence = {p.evidence for p in groups.parameters}
-    drop = len(evidence) == 1 and len(groups.parameters) > 1  # one word for all needs no column
-    console.print(Text(f"{head}; all {evidence.pop()}" if drop else head, style="bold"))
-    room = max(18, min(34, console.width - 62))
-    rows = _group_rows(groups.parameters, room, bool(verbose), not drop)
-    console.print(grid(("parameter", "verdict", "reason"), (), rows, fixed=("parameter", "verdict")))
-
-
-def _group_rows(
-    parameters: Sequence[ParameterVerdict], room: int, every: bool, evident: bool
-) -> Iterable[Sequence[str]]:
-    """One row for each parameter, or, if a screen cannot hold them, for those of one kind with one verdict."""
-    same: dict[tuple[str, ...], dict[str, ParameterVerdict]] = {}
-    for index, p in enumerate(parameters):
-        alone = (str(index),) if every or len(parameters) <= SCREEN else ()
-        key = (p.role, p.status, p.granularity, p.evidence, skeleton(p.reason), *alone)
-        same.setdefault(key, {})[p.parameter + (f"[{p.slice}]" if p.slice else "")] = p
-    for (role, status, granularity, evidence, *_), found in same.items():
-        parts = list(kinds(found, SCREEN).values())
-        merged = role in VECTORS and len(parts) > 1  # gains and biases are not what this table is about
-        for names in [list(found)] if merged else parts:
-            name = f"{shorten(names[0], room)}, …" if merged else fold(label(names), room)
-            name += f"\n({counted(len(names), 'tensor')})" if len(names) > 1 else ""
-            reasons = list(dict.fromkeys(found[name].reason for name in names))
-            reason = label(reasons) if len(set(map(skeleton, reasons))) == 1 else reasons[0]
-            verdict = status + (f", {GRANULARITY[granularity]}" if granularity else "")
-            yield name, f"{verdict}\n({evidence})" if evident else verdict, reason

@@ -12,9 +12,10 @@ from rich.text import Text
 from smd_analyze.records.report import Report
 from smd_analyze.views.findings import print_findings
 from smd_analyze.views.grid import grid
-from smd_analyze.views.inventory import print_groups, print_run
+from smd_analyze.views.inventory import print_run
 from smd_analyze.views.layers import BASES, SCREEN, Column, Row, columns, rows_of
 from smd_analyze.views.text import angle_scale, counted, fold, present
+from smd_analyze.views.verdicts import print_groups
 
 __all__ = ["console", "print_findings", "print_groups", "print_report", "print_run"]
 

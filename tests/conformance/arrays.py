@@ -85,7 +85,9 @@ def compare_arrays(checkpoint: Checkpoint, true: TrueCheckpoint) -> ArraysOutcom
         out.how[how] = out.how.get(how, 0) + 1
         out.roles[role] = out.roles.get(role, 0) + 1
         out.names[name] = saved[index][1]
-        wanted = "buffers" if STATISTICS.search(name) else "live"
+        wanted = "buffers" if STATISTICS.search(name) or name in true.buffers else "live"
+        if name in true.buffers and not checkpoint.optimizer_state:  # nothing else tells what is trained
+            continue
         if role != wanted and not (role == "buffers" and not saved[index][2].dtype.startswith(("float", "bfloat"))):
             out.misplaced.append(f"{name} stands among {role}, it belongs to {wanted}")
     out.beyond = [n for i, (role, n, _) in enumerate(saved) if role == "live" and i not in used]

@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 
 from smd_analyze.errors import SmdError
-from smd_analyze.loading.folders import is_checkpoint_folder
+from smd_analyze.loading.files.sources import open_source
 from smd_analyze.loading.formats.registry import FOLDER_FORMATS, FORMATS
-from smd_analyze.loading.sources import open_source
+from smd_analyze.loading.units.folders import is_checkpoint_folder
 from smd_analyze.records.run import Checkpoint
 
 

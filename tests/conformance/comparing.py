@@ -110,7 +110,8 @@ def against_truth(out: Outcome, run: Run, truth: Truth, folder: Path) -> None:
         out.counts["copies and states equal"] += right
         out.counts["copies and states differing"] += len(wrong)
         out.differences += [f"{where}: {words}" for words in wrong]
-        layouts = compare_layouts(one, truth.libraries)
+        axes = {arrays.names.get(n, n): axis for n, axis in true.axes.items()}
+        layouts = compare_layouts(one, truth.libraries, axes)
         out.counts["layouts right"] += layouts.right
         out.counts["layouts wrong"] += len(layouts.wrong) + len(layouts.unknown)
         out.differences += [f"{where}: {words}" for words in layouts.wrong + layouts.unknown]

@@ -11,9 +11,9 @@ from typing import Any
 from smd_analyze.errors import SmdError
 from smd_analyze.loading.discovery import open_unit
 from smd_analyze.loading.formats.base import Document
-from smd_analyze.loading.inert_objects import Inert
-from smd_analyze.loading.tensors import Place, decoded, read_tensor
-from smd_analyze.loading.walk import find_units
+from smd_analyze.loading.tensors.inert_objects import Inert
+from smd_analyze.loading.tensors.places import Place, decoded, read_tensor
+from smd_analyze.loading.units.walk import find_units
 
 from .hyperparameters import near
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from smd_analyze.records.run import Checkpoint, LazyTensor
 
@@ -33,14 +34,19 @@ class LayoutsOutcome:
     unknown: list[str] = field(default_factory=list)
 
 
-def compare_layouts(checkpoint: Checkpoint, libraries: Iterable[str]) -> LayoutsOutcome:
-    """Kernels of convolutions and dense layers; embeddings have no output unit and are passed over."""
+def compare_layouts(
+    checkpoint: Checkpoint, libraries: Iterable[str], told: Mapping[str, int] = MappingProxyType({})
+) -> LayoutsOutcome:
+    """Kernels of convolutions and dense layers; embeddings have no output unit and are passed over.
+
+    `told` is what the truth says: name as it was read → output axis; it is believed before any convention.
+    """
     out = LayoutsOutcome()
     convention = convention_of({*libraries}) or convention_of({checkpoint.framework.split()[-1]}) or {}
     fused = [t.shape for n, t in checkpoint.parameters.items() if n.endswith("c_attn.weight")]
     transposed = bool(fused) and all(len(s) == 2 and s[1] == 3 * s[0] for s in fused)
     for name, tensor in checkpoint.parameters.items():
-        axis = axis_by_bias(name, tensor, checkpoint.parameters)
+        axis = told[name] if name in told else axis_by_bias(name, tensor, checkpoint.parameters)
         if axis is None and KERNEL.search(name) and not TABLES.search(name):
             axis = -1 if transposed and CONV1D.search(name) else convention.get(len(tensor.shape))
         if axis is None:

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 from smd_analyze.loading.discovery import load_run
+from smd_analyze.loading.files.sources import open_source
 from smd_analyze.loading.formats.registry import FORMATS
-from smd_analyze.loading.sources import open_source
 
 STEPS = (2, 10, 100)
 RATES = (0.4, 0.2, 0.1)

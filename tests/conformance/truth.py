@@ -2,7 +2,11 @@
 
 {"static": {library: version, …}, "step_unit": "epochs" (only if the numbers are no optimizer steps),
  "checkpoints": [{"path": "<name>/step_5.pt", "step": 5, "hyper": {"lr": 0.1, "weight_decay": [0.1, 0.0]},
-   "params": {"conv1.weight": {"shape": [8, 3, 3, 3], "l2": 1.6, "first": 0.004, "dot": -24.0}}}]}
+   "params": {"conv1.weight": {"shape": [8, 3, 3, 3], "l2": 1.6, "first": 0.004, "dot": -24.0}},
+   "optimizer": {parameter: {state: …}}, "variants": {"ema": {name: …}},
+   "axes": {"conv1.weight": 0}, "buffers": ["mask"]}]}
+
+`axes` says where a kernel's output units lie; `buffers` what is saved and never trained, running statistics apart.
 
 `dot` is Σ x_i · (i mod 97 + 1) over the elements in the framework's own row-major order: any mix-up of order shows.
 """
@@ -44,6 +48,8 @@ class TrueCheckpoint:
     arrays: Mapping[str, Fingerprint]
     optimizer: Mapping[str, Mapping[str, Fingerprint]]
     variants: Mapping[str, Mapping[str, Fingerprint]]
+    axes: Mapping[str, int]
+    buffers: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,8 @@ def read_truth(path: Path) -> Truth:
         optimizer = {name: entries(state) for name, state in one.get("optimizer", {}).items()}
         variants = {label: entries(copy) for label, copy in one.get("variants", {}).items()}
         hyper = one.get("hyper") or {}
-        found.append(TrueCheckpoint(one["path"], one["step"], hyper, entries(one["params"]), optimizer, variants))
+        told = one.get("axes", {}), frozenset(one.get("buffers", ()))
+        found.append(TrueCheckpoint(one["path"], one["step"], hyper, entries(one["params"]), optimizer, variants, *told))
     return Truth(tuple(found), frozenset(saved.get("static") or ()), saved.get("step_unit", ""))
 
 

@@ -20,7 +20,7 @@ class Built:
     `inputs` are (positional, keyword) example inputs, None if they are to be guessed. `label` names the model in words.
     `names` maps parameters of the run to the model's where neither equality nor a prefix would tell; `transposed` are
     the model's parameters whose axes the checkpoint holds in another order: name → the order that makes the model's
-    axes of the checkpoint's.
+    axes of the checkpoint's. `real()` builds the same model with numbers where `network` lies on the meta device.
     """
 
     network: nn.Module
@@ -29,6 +29,7 @@ class Built:
     names: Mapping[str, str] | None = None
     transposed: Mapping[str, tuple[int, ...]] | None = None
     findings: tuple[Finding, ...] = ()
+    real: Callable[[], nn.Module] | None = None
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 
 from smd_analyze.errors import MissingLibrary
-from smd_analyze.invariance.sources import huggingface_config, keras_config
+from smd_analyze.invariance.sources import (
+    exported_program,
+    huggingface_config,
+    keras_config,
+    module_tree,
+    onnx_graph,
+    torchscript,
+)
 from smd_analyze.invariance.sources.base import Built, GraphSource
 from smd_analyze.records.run import GraphHint, LazyTensor
 
-SOURCES: tuple[GraphSource, ...] = (huggingface_config.SOURCE, keras_config.SOURCE)
+SOURCES: tuple[GraphSource, ...] = (
+    exported_program.SOURCE,
+    torchscript.SOURCE,
+    huggingface_config.SOURCE,
+    keras_config.SOURCE,
+    onnx_graph.SOURCE,
+    module_tree.SOURCE,
+)
 
 
 def known(hints: Sequence[GraphHint]) -> Iterator[tuple[GraphSource, GraphHint]]:

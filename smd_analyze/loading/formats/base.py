@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from smd_analyze.loading.sources import FileId, Source
+from smd_analyze.loading.files.sources import FileId, Source
 from smd_analyze.records.finding import Finding
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from smd_analyze.loading.encodings.protobuf import Field, Message
+from smd_analyze.loading.files.sources import Source
 from smd_analyze.loading.formats.base import Document, Format, shared
-from smd_analyze.loading.inert_objects import Inert, Span
-from smd_analyze.loading.protobuf import Field, Message
-from smd_analyze.loading.sources import Source
-from smd_analyze.loading.tensors import Place, placed
+from smd_analyze.loading.tensors.inert_objects import Inert, Span
+from smd_analyze.loading.tensors.places import Place, placed
 
 OLD_TYPES = {4: "Convolution", 14: "InnerProduct", 39: "Deconvolution"}
 BLOBS = {

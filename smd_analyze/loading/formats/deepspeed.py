@@ -15,15 +15,15 @@ from math import prod
 from typing import Any
 
 from smd_analyze.errors import DamagedFile
-from smd_analyze.loading.beside import is_beside, with_beside
+from smd_analyze.loading.files.listing import is_file, walk
+from smd_analyze.loading.files.sources import FileId, open_source
 from smd_analyze.loading.formats.base import Document, FolderFormat
-from smd_analyze.loading.listing import is_file, walk
-from smd_analyze.loading.model_parallel import merged, settings_only, unsure_findings
-from smd_analyze.loading.sources import FileId, open_source
-from smd_analyze.loading.tensors import Place, joined
-from smd_analyze.loading.torch_archive import read_archive
-from smd_analyze.loading.trees import as_dict, get, moved, tensors
-from smd_analyze.loading.zero_partitions import join_partitions, rank_of
+from smd_analyze.loading.formats.beside import is_beside, with_beside
+from smd_analyze.loading.parallel.model_parallel import merged, settings_only, unsure_findings
+from smd_analyze.loading.parallel.zero_partitions import join_partitions, rank_of
+from smd_analyze.loading.pickles.torch_archive import read_archive
+from smd_analyze.loading.tensors.places import Place, joined
+from smd_analyze.loading.tensors.trees import as_dict, get, moved, tensors
 from smd_analyze.records.finding import Finding
 
 MODEL = re.compile(r"(?:zero_pp_rank_(\d+)_)?mp_rank_(\d+)_model_states\.pt")

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from smd_analyze.errors import DamagedFile
+from smd_analyze.loading.files.listing import walk
+from smd_analyze.loading.files.sources import FileId, open_source
 from smd_analyze.loading.formats.base import Document, FolderFormat
-from smd_analyze.loading.listing import walk
-from smd_analyze.loading.model_parallel import merged, unsure_findings
-from smd_analyze.loading.sources import FileId, open_source
-from smd_analyze.loading.tensors import Place
-from smd_analyze.loading.torch_archive import read_archive
-from smd_analyze.loading.trees import as_dict, get, moved, tensors
-from smd_analyze.loading.zero_partitions import uniquely_named
+from smd_analyze.loading.parallel.model_parallel import merged, unsure_findings
+from smd_analyze.loading.parallel.zero_partitions import uniquely_named
+from smd_analyze.loading.pickles.torch_archive import read_archive
+from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.tensors.trees import as_dict, get, moved, tensors
 from smd_analyze.records.finding import Finding
 
 MODEL = re.compile(r"mp_rank_(\d+)_model_states\.pt")

@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from smd_analyze.errors import DamagedFile
-from smd_analyze.loading.blocks import Blocks
-from smd_analyze.loading.dtypes import FLOATING
+from smd_analyze.loading.encodings.numpy_arrays import MAGIC, read_header
+from smd_analyze.loading.files.blocks import Blocks
+from smd_analyze.loading.files.sources import Source
 from smd_analyze.loading.formats.base import Document, Format, shared
-from smd_analyze.loading.numpy_arrays import MAGIC, read_header
-from smd_analyze.loading.sources import Source
-from smd_analyze.loading.tensors import Place
+from smd_analyze.loading.tensors.dtypes import FLOATING
+from smd_analyze.loading.tensors.places import Place
 
 LAYOUTS = {1: "O", 2: "OI", 3: "OIW", 4: "OIHW", 5: "OIDHW"}  # of Equinox' own layers
 MOST_ARRAYS = 1_000_000

@@ -6,11 +6,11 @@ import struct
 from typing import Any
 
 from smd_analyze.errors import DamagedFile, UnknownFormat
-from smd_analyze.loading.blocks import Cursor
+from smd_analyze.loading.files.blocks import Cursor
+from smd_analyze.loading.files.sources import Source
 from smd_analyze.loading.formats.base import Document, Format, shared
-from smd_analyze.loading.inert_objects import Inert
-from smd_analyze.loading.sources import Source
-from smd_analyze.loading.tensors import placed
+from smd_analyze.loading.tensors.inert_objects import Inert
+from smd_analyze.loading.tensors.places import placed
 
 DTYPES = {0: "float32", 1: "float16", 24: "int8", 25: "int16", 26: "int32", 27: "int64", 28: "float64", 30: "bfloat16"}
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}

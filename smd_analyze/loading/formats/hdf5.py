@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from smd_analyze.errors import DamagedFile, SmdError, UnknownFormat, UnsafeFile
-from smd_analyze.loading import listing
-from smd_analyze.loading.dtypes import ITEMSIZE
+from smd_analyze.loading.files import listing
+from smd_analyze.loading.files.sources import FileId, Source, changed, open_source, part_of
 from smd_analyze.loading.formats.base import Document, Format, shared
-from smd_analyze.loading.sources import FileId, Source, changed, open_source, part_of
-from smd_analyze.loading.tensors import Place
+from smd_analyze.loading.tensors.dtypes import ITEMSIZE
+from smd_analyze.loading.tensors.places import Place
 
 if TYPE_CHECKING:
     import h5py

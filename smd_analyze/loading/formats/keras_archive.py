@@ -7,10 +7,10 @@ import zlib
 from typing import Any
 
 from smd_analyze.errors import DamagedFile, UnsafeFile
+from smd_analyze.loading.files.sources import Source, part_of
+from smd_analyze.loading.files.zip_directory import data_start, member_start, read_directory
 from smd_analyze.loading.formats.base import Document, Format, shared
 from smd_analyze.loading.formats.hdf5 import read_tree
-from smd_analyze.loading.sources import Source, part_of
-from smd_analyze.loading.zip_directory import data_start, member_start, read_directory
 
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"
 LONGEST_CONFIG = 1 << 27  # bytes, unpacked

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smd_analyze.loading.sources import Source
+from smd_analyze.loading.files.sources import Source
 
 NOT_YET = ": this format is not read yet; save the weights as safetensors or with torch.save"
 

@@ -12,19 +12,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from smd_analyze.errors import DamagedFile
+from smd_analyze.loading.files.listing import is_file
+from smd_analyze.loading.files.sources import FileId, open_source
 from smd_analyze.loading.formats.base import Document, FolderFormat
-from smd_analyze.loading.listing import is_file
-from smd_analyze.loading.model_parallel import (
+from smd_analyze.loading.parallel.model_parallel import (
     count_layers,
     merged,
     renumbered_layers,
     settings_only,
     unsure_findings,
 )
-from smd_analyze.loading.sources import FileId, open_source
-from smd_analyze.loading.tensors import Place
-from smd_analyze.loading.torch_archive import read_archive
-from smd_analyze.loading.trees import get, moved, tensors
+from smd_analyze.loading.pickles.torch_archive import read_archive
+from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.tensors.trees import get, moved, tensors
 from smd_analyze.records.finding import Finding
 
 RANK = re.compile(r"mp_rank_(\d+)(?:_(\d+))?(?:_(\d+))?")

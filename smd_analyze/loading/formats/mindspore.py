@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from smd_analyze.errors import DamagedFile
-from smd_analyze.loading.dtypes import ITEMSIZE
+from smd_analyze.loading.encodings.protobuf import Field, Message
+from smd_analyze.loading.files.sources import Source
 from smd_analyze.loading.formats.base import Document, Format, shared
-from smd_analyze.loading.inert_objects import Inert, Span
-from smd_analyze.loading.protobuf import Field, Message
-from smd_analyze.loading.sources import Source
-from smd_analyze.loading.tensors import Place, joined, placed
+from smd_analyze.loading.tensors.dtypes import ITEMSIZE
+from smd_analyze.loading.tensors.inert_objects import Inert, Span
+from smd_analyze.loading.tensors.places import Place, joined, placed
 
 DTYPES = {
     "Float64": "float64", "Float32": "float32", "Float16": "float16", "BFloat16": "bfloat16", "Int64": "int64",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from smd_analyze.errors import DamagedFile
+from smd_analyze.loading.encodings.msgpack_values import Reader
+from smd_analyze.loading.files.sources import Source
 from smd_analyze.loading.formats.base import Document, Format, shared
-from smd_analyze.loading.inert_objects import Span
-from smd_analyze.loading.msgpack_values import Reader
-from smd_analyze.loading.sources import Source
+from smd_analyze.loading.tensors.inert_objects import Span
 
 
 def matches(source: Source) -> bool:

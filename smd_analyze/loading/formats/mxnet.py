@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from smd_analyze.errors import DamagedFile
-from smd_analyze.loading.blocks import Cursor
+from smd_analyze.loading.files.blocks import Cursor
+from smd_analyze.loading.files.sources import Source
 from smd_analyze.loading.formats.base import Document, Format, shared
-from smd_analyze.loading.sources import Source
-from smd_analyze.loading.tensors import Place, placed
+from smd_analyze.loading.tensors.places import Place, placed
 
 MAGIC = (0x112).to_bytes(8, "little") + bytes(8)
 VERSIONS = (0xF993FAC9, 0xF993FACA)  # with storage types; with NumPy's shapes

@@ -10,12 +10,12 @@ from dataclasses import replace
 from functools import partial
 
 from smd_analyze.errors import DamagedFile, UnknownFormat
+from smd_analyze.loading.files.sources import Source, part_of
 from smd_analyze.loading.formats.base import Document, Format, shared
-from smd_analyze.loading.sources import Source, part_of
-from smd_analyze.loading.tensors import Place
-from smd_analyze.loading.torch_archive import read_archive
-from smd_analyze.loading.torch_stream import is_stream, read_stream
-from smd_analyze.loading.trees import with_places
+from smd_analyze.loading.pickles.torch_archive import read_archive
+from smd_analyze.loading.pickles.torch_stream import is_stream, read_stream
+from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.tensors.trees import with_places
 
 BLOCK = 512
 WEIGHTS = "model_weights.ckpt"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from smd_analyze.errors import UnsafeFile
+from smd_analyze.loading.files.sources import Source
 from smd_analyze.loading.formats.base import Document, Format
-from smd_analyze.loading.numpy_objects import holds_objects, read_objects
-from smd_analyze.loading.sources import Source
+from smd_analyze.loading.pickles.numpy_objects import holds_objects, read_objects
 
 
 def matches(source: Source) -> bool:

@@ -10,14 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 from smd_analyze.errors import DamagedFile, UnsafeFile
+from smd_analyze.loading.encodings.numpy_arrays import ALIGNED, LONGEST_HEADER, read_header
+from smd_analyze.loading.files.sources import FileId, Source, changed, read_array
+from smd_analyze.loading.files.zip_directory import Member, member_start, read_directory
 from smd_analyze.loading.formats.base import Document, Format, shared
-from smd_analyze.loading.inert_objects import Inert
-from smd_analyze.loading.numpy_arrays import ALIGNED, LONGEST_HEADER, read_header
-from smd_analyze.loading.numpy_objects import holds_objects, read_objects
-from smd_analyze.loading.sources import FileId, Source, changed, read_array
-from smd_analyze.loading.tensors import Place
-from smd_analyze.loading.trees import nested
-from smd_analyze.loading.zip_directory import Member, member_start, read_directory
+from smd_analyze.loading.pickles.numpy_objects import holds_objects, read_objects
+from smd_analyze.loading.tensors.inert_objects import Inert
+from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.tensors.trees import nested
 
 DEFLATED = 8
 BEST_RATIO = 1032  # deflate cannot pack better (zlib's technical notes)

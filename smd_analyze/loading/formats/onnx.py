@@ -12,13 +12,13 @@ from pathlib import PurePath
 from typing import Any
 
 from smd_analyze.errors import DamagedFile, UnsafeFile
-from smd_analyze.loading import listing
-from smd_analyze.loading.dtypes import FLOATING
+from smd_analyze.loading.encodings.protobuf import Field, Message
+from smd_analyze.loading.files import listing
+from smd_analyze.loading.files.sources import FileId, Source
 from smd_analyze.loading.formats.base import Document, Format, shared
-from smd_analyze.loading.inert_objects import Inert, Span
-from smd_analyze.loading.protobuf import Field, Message
-from smd_analyze.loading.sources import FileId, Source
-from smd_analyze.loading.tensors import Place, placed
+from smd_analyze.loading.tensors.dtypes import FLOATING
+from smd_analyze.loading.tensors.inert_objects import Inert, Span
+from smd_analyze.loading.tensors.places import Place, placed
 
 DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16",

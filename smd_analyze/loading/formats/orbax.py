@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from smd_analyze.errors import DamagedFile
+from smd_analyze.loading.encodings.msgpack_values import Reader
+from smd_analyze.loading.encodings.tensorstore_arrays import below, find_arrays, identities, read_stored
+from smd_analyze.loading.files.sources import open_source
 from smd_analyze.loading.formats.base import Document, FolderFormat, shared
-from smd_analyze.loading.inert_objects import Inert
-from smd_analyze.loading.msgpack_values import Reader
-from smd_analyze.loading.sources import open_source
-from smd_analyze.loading.tensors import Place
-from smd_analyze.loading.tensorstore_arrays import below, find_arrays, identities, read_stored
-from smd_analyze.loading.trees import moved, nested
+from smd_analyze.loading.tensors.inert_objects import Inert
+from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.tensors.trees import moved, nested
 from smd_analyze.records.finding import Finding
 
 TREE, STEP = "_METADATA", "_CHECKPOINT_METADATA"

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 
 from smd_analyze.errors import DamagedFile
-from smd_analyze.loading import listing
-from smd_analyze.loading.dtypes import ITEMSIZE
+from smd_analyze.loading.encodings.protobuf import Field, Message, signed
+from smd_analyze.loading.files import listing
+from smd_analyze.loading.files.sources import FileId, Source, open_source
 from smd_analyze.loading.formats.base import Document, Format, shared
-from smd_analyze.loading.inert_objects import Span
-from smd_analyze.loading.protobuf import Field, Message, signed
-from smd_analyze.loading.sources import FileId, Source, open_source
-from smd_analyze.loading.tensors import Place, placed
+from smd_analyze.loading.tensors.dtypes import ITEMSIZE
+from smd_analyze.loading.tensors.inert_objects import Span
+from smd_analyze.loading.tensors.places import Place, placed
 
 DTYPES = {0: "bool", 1: "int16", 2: "int32", 3: "int64", 4: "float16", 5: "float32", 6: "float64", 20: "uint8",
           21: "int8", 22: "bfloat16"}  # fmt: skip

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
+from smd_analyze.loading.files.sources import Source
 from smd_analyze.loading.formats.base import Document, Format
-from smd_analyze.loading.inert_pickle import read_pickle
-from smd_analyze.loading.pickled_tensors import TensorCalls
-from smd_analyze.loading.sources import Source
-from smd_analyze.loading.torch_stream import MAGIC, storage_inside
+from smd_analyze.loading.pickles.inert_pickle import read_pickle
+from smd_analyze.loading.pickles.pickled_tensors import TensorCalls
+from smd_analyze.loading.pickles.torch_stream import MAGIC, storage_inside
 
 
 def matches(source: Source) -> bool:

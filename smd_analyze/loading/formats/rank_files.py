@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from smd_analyze.errors import DamagedFile
-from smd_analyze.loading.beside import is_beside, with_beside
+from smd_analyze.loading.files.sources import FileId, open_source
 from smd_analyze.loading.formats.base import Document, FolderFormat
-from smd_analyze.loading.rank_parts import put_together, refuse_flat
-from smd_analyze.loading.sources import FileId, open_source
-from smd_analyze.loading.torch_archive import read_archive
-from smd_analyze.loading.trees import as_dict, moved, tensors
+from smd_analyze.loading.formats.beside import is_beside, with_beside
+from smd_analyze.loading.parallel.rank_parts import put_together, refuse_flat
+from smd_analyze.loading.pickles.torch_archive import read_archive
+from smd_analyze.loading.tensors.trees import as_dict, moved, tensors
 from smd_analyze.records.finding import Finding
 
 RANK = re.compile(r"(?:(.*?)(?:_world_size_(\d+))?_)?rank_?(\d+)\.(pt|bin|pth)")

@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 
 from smd_analyze.errors import AmbiguousFormat, MissingLibrary, UnknownFormat
+from smd_analyze.loading.files.sources import Source
 from smd_analyze.loading.formats import (
     caffe,
     deepspeed,
@@ -25,8 +26,8 @@ from smd_analyze.loading.formats import (
     npy_objects,
     npz,
     onnx,
-    paddle_inference,
     orbax,
+    paddle_inference,
     pickles,
     rank_files,
     safetensors,
@@ -42,7 +43,6 @@ from smd_analyze.loading.formats import (
 )
 from smd_analyze.loading.formats.base import Document, FolderFormat, Format
 from smd_analyze.loading.formats.kinds import describe
-from smd_analyze.loading.sources import Source
 
 FORMATS: tuple[Format, ...] = (
     safetensors.FORMAT,

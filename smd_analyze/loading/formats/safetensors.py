@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 from smd_analyze.errors import DamagedFile
-from smd_analyze.loading.dtypes import SAFETENSORS
+from smd_analyze.loading.files.sources import Source
 from smd_analyze.loading.formats.base import Document, Format
-from smd_analyze.loading.inert_objects import Inert
-from smd_analyze.loading.sources import Source
-from smd_analyze.loading.tensors import placed
+from smd_analyze.loading.tensors.dtypes import SAFETENSORS
+from smd_analyze.loading.tensors.inert_objects import Inert
+from smd_analyze.loading.tensors.places import placed
 
 LONGEST_HEADER = 100_000_000  # the library's own bound
 

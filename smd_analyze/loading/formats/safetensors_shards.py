@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smd_analyze.errors import DamagedFile
+from smd_analyze.loading.files.sources import FileId, open_source
 from smd_analyze.loading.formats.base import Document, FolderFormat
 from smd_analyze.loading.formats.safetensors import open_document
-from smd_analyze.loading.sources import FileId, open_source
-from smd_analyze.loading.tensors import Place, joined
-from smd_analyze.loading.trees import moved
+from smd_analyze.loading.tensors.places import Place, joined
+from smd_analyze.loading.tensors.trees import moved
 from smd_analyze.records.finding import Finding
 
 SHARD = re.compile(r"shard-(\d+)-(model-(\d+)-of-(\d+)\.safetensors)")

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from smd_analyze.errors import DamagedFile, UnsafeFile
+from smd_analyze.loading.files.sources import FileId, Source, part_of, read_array
+from smd_analyze.loading.files.zip_directory import Member, member_start, read_directory
 from smd_analyze.loading.formats.base import Document, Format, shared
-from smd_analyze.loading.sources import FileId, Source, part_of, read_array
-from smd_analyze.loading.tensors import Place, read_place
-from smd_analyze.loading.torch_archive import read_archive
-from smd_analyze.loading.torch_stream import is_stream, read_stream
-from smd_analyze.loading.trees import with_places
-from smd_analyze.loading.zip_directory import Member, member_start, read_directory
+from smd_analyze.loading.pickles.torch_archive import read_archive
+from smd_analyze.loading.pickles.torch_stream import is_stream, read_stream
+from smd_analyze.loading.tensors.places import Place, read_place
+from smd_analyze.loading.tensors.trees import with_places
 
 DEFLATED = 8
 LONGEST_DATA = 1 << 26  # bytes of the JSON member

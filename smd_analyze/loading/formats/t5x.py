@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from smd_analyze.errors import DamagedFile, UnsafeFile
+from smd_analyze.loading.encodings.msgpack_values import Reader
+from smd_analyze.loading.encodings.tensorstore_arrays import HEADERS, MANIFEST, below, find_arrays, identities
+from smd_analyze.loading.files.sources import open_source
 from smd_analyze.loading.formats.base import Document, FolderFormat, shared
-from smd_analyze.loading.msgpack_values import Reader
-from smd_analyze.loading.sources import open_source
-from smd_analyze.loading.tensorstore_arrays import HEADERS, MANIFEST, below, find_arrays, identities
-from smd_analyze.loading.trees import moved
+from smd_analyze.loading.tensors.trees import moved
 from smd_analyze.records.finding import Finding
 
 TREE = "checkpoint"

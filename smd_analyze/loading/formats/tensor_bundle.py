@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from smd_analyze.errors import DamagedFile, UnsafeFile
-from smd_analyze.loading import listing
+from smd_analyze.loading.encodings.protobuf import Message, signed
+from smd_analyze.loading.files import listing
+from smd_analyze.loading.files.sources import FileId, Source, open_source
 from smd_analyze.loading.formats.base import Document, Format, shared
-from smd_analyze.loading.inert_objects import Inert, Span
-from smd_analyze.loading.protobuf import Message, signed
-from smd_analyze.loading.sources import FileId, Source, open_source
-from smd_analyze.loading.tensors import Place, joined, placed
+from smd_analyze.loading.tensors.inert_objects import Inert, Span
+from smd_analyze.loading.tensors.places import Place, joined, placed
 
 MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 FOOTER = 48

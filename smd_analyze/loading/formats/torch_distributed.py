@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from smd_analyze.errors import UnknownFormat
-from smd_analyze.loading.beside import is_beside, with_beside
-from smd_analyze.loading.distributed_table import read_folder
+from smd_analyze.loading.files.listing import is_file
+from smd_analyze.loading.files.sources import FileId
 from smd_analyze.loading.formats.base import Document, FolderFormat
-from smd_analyze.loading.listing import is_file
-from smd_analyze.loading.sources import FileId
+from smd_analyze.loading.formats.beside import is_beside, with_beside
+from smd_analyze.loading.parallel.distributed_table import read_folder
 from smd_analyze.records.finding import Finding
 
 ROLES = re.compile(

@@ -10,12 +10,12 @@ import json
 from typing import Any
 
 from smd_analyze.errors import DamagedFile
+from smd_analyze.loading.files.sources import Source
+from smd_analyze.loading.files.zip_directory import data_start, read_directory
 from smd_analyze.loading.formats.base import Document, Format
-from smd_analyze.loading.inert_objects import Inert
-from smd_analyze.loading.sources import Source
-from smd_analyze.loading.tensors import Place, placed
-from smd_analyze.loading.torch_archive import check_byte_order, find_inside
-from smd_analyze.loading.zip_directory import data_start, read_directory
+from smd_analyze.loading.pickles.torch_archive import check_byte_order, find_inside
+from smd_analyze.loading.tensors.inert_objects import Inert
+from smd_analyze.loading.tensors.places import Place, placed
 
 TABLE = "data/weights/model_weights_config.json"
 LONGEST_TABLE = 1 << 26

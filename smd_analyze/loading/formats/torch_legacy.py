@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from smd_analyze.loading.files.sources import Source
 from smd_analyze.loading.formats.base import Document, Format
-from smd_analyze.loading.sources import Source
-from smd_analyze.loading.torch_stream import is_stream, read_stream
+from smd_analyze.loading.pickles.torch_stream import is_stream, read_stream
 
 
 def open_document(source: Source, previous: Document | None) -> Document:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from smd_analyze.errors import DamagedFile
+from smd_analyze.loading.files.sources import Source
 from smd_analyze.loading.formats.base import Document, Format
-from smd_analyze.loading.sources import Source
-from smd_analyze.loading.torch_archive import read_archive, root_of
+from smd_analyze.loading.pickles.torch_archive import read_archive, root_of
 
 
 def matches(source: Source) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smd_analyze.loading.formats.base import Document
-from smd_analyze.loading.tensors import Place
+from smd_analyze.loading.tensors.places import Place
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.run import GraphHint, Setting
 

@@ -12,7 +12,7 @@ from smd_analyze.loading.frameworks import plain
 from smd_analyze.loading.frameworks.base import STEPS, Fact, Framework, Parts, told
 from smd_analyze.loading.frameworks.keras_layers import natural
 from smd_analyze.loading.frameworks.layouts import OUT_FIRST
-from smd_analyze.loading.tensors import Place
+from smd_analyze.loading.tensors.places import Place
 
 OPTIMIZER = "__optimizer__"
 HDF5 = "Caffe HDF5"

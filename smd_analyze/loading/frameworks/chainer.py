@@ -9,8 +9,8 @@ from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks import plain
 from smd_analyze.loading.frameworks.base import STEPS, Fact, Framework, Parts, told
 from smd_analyze.loading.frameworks.layouts import OUT_FIRST, laid_out
-from smd_analyze.loading.tensors import Place
-from smd_analyze.loading.trees import as_dict, get, tensors
+from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.tensors.trees import as_dict, get, tensors
 from smd_analyze.records.run import Setting
 
 STATISTICS = re.compile(r"(^|\.)(avg_mean|avg_var|N)$")

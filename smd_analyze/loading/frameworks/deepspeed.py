@@ -9,7 +9,7 @@ from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks import plain
 from smd_analyze.loading.frameworks.base import Framework, Parts
 from smd_analyze.loading.frameworks.sharded import with_trainer
-from smd_analyze.loading.tensors import Place
+from smd_analyze.loading.tensors.places import Place
 
 
 def matches(document: Document) -> bool:

@@ -8,12 +8,12 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from smd_analyze.loading.cutting import cut
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks import plain
 from smd_analyze.loading.frameworks.base import STEPS, Fact, Framework, Parts, told
 from smd_analyze.loading.frameworks.layouts import OUT_FIRST as LAYOUTS
-from smd_analyze.loading.tensors import Place
+from smd_analyze.loading.tensors.cutting import cut
+from smd_analyze.loading.tensors.places import Place
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.run import Setting
 

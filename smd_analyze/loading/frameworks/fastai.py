@@ -12,10 +12,9 @@ from typing import Any
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks import plain
 from smd_analyze.loading.frameworks.base import STEPS, Fact, Framework, Parts, Told
-from smd_analyze.loading.names import clean_names, is_buffer
-from smd_analyze.loading.settings import number_of
-from smd_analyze.loading.tensors import Place
-from smd_analyze.loading.trees import as_dict, tensors
+from smd_analyze.loading.roles.names import clean_names, is_buffer
+from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.tensors.trees import as_dict, number_of, tensors
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.run import Setting
 

@@ -9,14 +9,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from smd_analyze.loading.dtypes import FLOATING
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks import flax_layouts, haliax, optax, plain
 from smd_analyze.loading.frameworks.base import STEPS, Fact, Framework, Parts, Told
 from smd_analyze.loading.frameworks.flax_trees import bare, haiku_statistics, one_tree, unboxed, without_statistics
 from smd_analyze.loading.frameworks.stacked import Stack, each_layer, find_stacks, findings, unstacked
-from smd_analyze.loading.tensors import Place
-from smd_analyze.loading.trees import as_dict, get, nested, tensors
+from smd_analyze.loading.tensors.dtypes import FLOATING
+from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.tensors.trees import as_dict, get, nested, tensors
 
 FORMATS = ("pickle", "npz", "npy folder", "npy objects", "msgpack", "safetensors")
 FOLDERS = ("orbax", "t5x", "tensorstore")

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from smd_analyze.loading.frameworks.layouts import OUT_LAST
-from smd_analyze.loading.tensors import Place
+from smd_analyze.loading.tensors.places import Place
 
 INWARD = re.compile(r"(q|k|v|qkv|kv|query|key|value)(_?(proj|projection|dense|einsum))?|c_attn|in_proj", re.IGNORECASE)
 OUTWARD = re.compile(r"(out|o|output|attn_vec|c)(_?(proj|projection|dense|einsum))?|attention_output|dense_out", re.I)

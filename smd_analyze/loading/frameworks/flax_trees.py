@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from smd_analyze.loading.tensors import Place
-from smd_analyze.loading.trees import as_dict, tensors
+from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.tensors.trees import as_dict, tensors
 
 VALUES = ("value", "raw_value")
 DEEPEST = 60

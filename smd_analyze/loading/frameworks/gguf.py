@@ -8,8 +8,8 @@ from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks import plain
 from smd_analyze.loading.frameworks.base import Framework, Parts, told
 from smd_analyze.loading.frameworks.layouts import OUT_FIRST, laid_out
-from smd_analyze.loading.inert_objects import Inert
-from smd_analyze.loading.tensors import Place
+from smd_analyze.loading.tensors.inert_objects import Inert
+from smd_analyze.loading.tensors.places import Place
 from smd_analyze.records.finding import Finding
 
 FIXED = re.compile(r"(^|\.)(rope_freqs|rope_factors_(long|short))\.weight$")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from smd_analyze.loading.tensors import Place
+from smd_analyze.loading.tensors.places import Place
 
 INWARD = re.compile(r"((q|k|v|qkv|gate|up|query|key|value)_proj|c_fc|c_attn|lm_head|w1|w3|gate|up)$")
 OUTWARD = re.compile(r"((o|out|down)_proj|c_proj|w2|down)$")

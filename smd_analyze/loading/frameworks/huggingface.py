@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from smd_analyze.loading.averages import live_words
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, Fact, Framework, Parts
+from smd_analyze.loading.frameworks.described import config_hints
 from smd_analyze.loading.frameworks.plain import (
     find_optimizers,
     find_schedulers,
@@ -17,8 +17,9 @@ from smd_analyze.loading.frameworks.plain import (
     optimizer_facts,
     scheduler_facts,
 )
-from smd_analyze.loading.registration import ANY, families
-from smd_analyze.loading.trees import as_dict, get, plain
+from smd_analyze.loading.roles.averages import live_words
+from smd_analyze.loading.roles.registration import ANY, families
+from smd_analyze.loading.tensors.trees import as_dict, get, plain
 
 
 def matches(document: Document) -> bool:
@@ -48,7 +49,7 @@ def read_parts(document: Document) -> Parts:
     average = next((k for k in models if tree["where"] in live_words(k)), None)
     return Parts(
         tree.get("weights"),
-        tree["where"],
+        "model" if tree["where"] == "weights" else tree["where"],
         variants={"ema": models[average]} if average else {},
         optimizers=optimizers,
         schedulers=schedulers,
@@ -60,6 +61,7 @@ def read_parts(document: Document) -> Parts:
         companions={k: v for k, v in models.items() if k != average},
         ordered=bool(tree.get("ordered")),
         family=family_of(tree),
+        graphs=config_hints(document.path, tree.get("config"), tree.get("adapter_config")),
     )
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from smd_analyze.loading.dtypes import FLOATING
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks import keras_training
 from smd_analyze.loading.frameworks.base import STEPS, Fact, Framework, Parts
@@ -25,8 +24,9 @@ from smd_analyze.loading.frameworks.keras_layers import (
 )
 from smd_analyze.loading.frameworks.keras_names import averages, slots, slots_in_order, with_axes, without_output
 from smd_analyze.loading.frameworks.keras_states import Saved, saved_optimizer, shapes_of_trained, states_of
-from smd_analyze.loading.settings import number_of
-from smd_analyze.loading.tensors import Place
+from smd_analyze.loading.tensors.dtypes import FLOATING
+from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.tensors.trees import number_of
 from smd_analyze.records.run import GraphHint, Setting
 
 COUNTS = ("iteration", "iterations", "iter")

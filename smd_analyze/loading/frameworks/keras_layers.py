@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from smd_analyze.loading.frameworks.keras_names import KNOWN, snake, variable_names, without_output
-from smd_analyze.loading.tensors import Place
+from smd_analyze.loading.tensors.places import Place
 
 DEEPEST = 30
 MOST_STATES = 100_000

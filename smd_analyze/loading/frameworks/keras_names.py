@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from smd_analyze.loading.tensors import Place
+from smd_analyze.loading.tensors.places import Place
 
 Shape = tuple[int, ...]
 BY_WORD: tuple[tuple[str, tuple[str, ...]], ...] = (

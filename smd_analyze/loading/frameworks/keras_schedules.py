@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from math import nan
 from typing import Any
 
-from smd_analyze.loading.sources import FileId
-from smd_analyze.loading.tensors import Place, read_tensor
+from smd_analyze.loading.files.sources import FileId
+from smd_analyze.loading.tensors.places import Place, read_tensor
 from smd_analyze.rate_formulas import rate_after
 
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from smd_analyze.loading.dtypes import FLOATING
+from smd_analyze.loading.files.sources import FileId
 from smd_analyze.loading.frameworks.keras_names import snake
-from smd_analyze.loading.settings import number_of
-from smd_analyze.loading.sources import FileId
-from smd_analyze.loading.tensors import Place, read_tensor
+from smd_analyze.loading.tensors.dtypes import FLOATING
+from smd_analyze.loading.tensors.places import Place, read_tensor
+from smd_analyze.loading.tensors.trees import number_of
 
 NAMES = {
     "sgd": "SGD", "adam": "Adam", "adam_w": "AdamW", "adamw": "AdamW", "rmsprop": "RMSprop", "rm_sprop": "RMSprop",

@@ -10,8 +10,8 @@ import numpy as np
 from smd_analyze.loading.frameworks.base import Told
 from smd_analyze.loading.frameworks.keras_layers import Layer
 from smd_analyze.loading.frameworks.keras_schedules import scheduled
-from smd_analyze.loading.settings import number_of, text_of
-from smd_analyze.loading.tensors import Place
+from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.tensors.trees import number_of, text_of
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.run import Applies, Kind, Setting
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from smd_analyze.loading.tensors import Place
+from smd_analyze.loading.tensors.places import Place
 
 LayoutOf = Callable[[str, Place, Mapping[str, Any]], str | None]
 """(name of a tensor, the tensor, the dict it stands in) → its axes or None."""

@@ -9,7 +9,7 @@ from typing import Any
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks import plain
 from smd_analyze.loading.frameworks.base import STEPS, Fact, Framework, Parts
-from smd_analyze.loading.trees import as_dict, get, tensors
+from smd_analyze.loading.tensors.trees import as_dict, get, tensors
 
 BATCHES = ("loops", "fit_loop", "epoch_loop.batch_progress", "total", "ready")
 AVERAGED = ("ema_state_dict", "ema_weights", "ema_model", "average_model", "swa_state_dict", "ema")

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from smd_analyze.loading.dtypes import FLOATING
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks import plain
 from smd_analyze.loading.frameworks.base import Framework, Parts
-from smd_analyze.loading.trees import as_dict, get, tensors
+from smd_analyze.loading.tensors.dtypes import FLOATING
+from smd_analyze.loading.tensors.trees import as_dict, get, tensors
 
 
 def matches(document: Document) -> bool:

@@ -12,7 +12,7 @@ from math import prod
 from typing import Any
 
 from smd_analyze.loading.frameworks import plain
-from smd_analyze.loading.tensors import Place, joined
+from smd_analyze.loading.tensors.places import Place, joined
 from smd_analyze.records.finding import Finding
 
 STATE = re.compile(r"(?:chained_\d+\.)?optimizer\.(?:state\.(\w+)\.)?(.+)")

@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any
 
 from smd_analyze.errors import DamagedFile
-from smd_analyze.loading.cutting import cut
-from smd_analyze.loading.file_ids import FileId
-from smd_analyze.loading.tensors import Place, joined
+from smd_analyze.loading.files.file_ids import FileId
+from smd_analyze.loading.tensors.cutting import cut
+from smd_analyze.loading.tensors.places import Place, joined
 from smd_analyze.records.finding import Finding
 
 STACKED = re.compile(r"((?:.*?\.)?(?:layers|experts(?:\.experts)?))\.(?!\d|local_experts|experts)(.+)")

@@ -9,7 +9,7 @@ from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks import plain
 from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, Fact, Framework, Parts, told
 from smd_analyze.loading.frameworks.layouts import OUT_FIRST, laid_out
-from smd_analyze.loading.tensors import Place
+from smd_analyze.loading.tensors.places import Place
 from smd_analyze.records.run import Setting
 
 OPTIMIZER = "__optimizer__"

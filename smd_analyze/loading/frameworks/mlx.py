@@ -11,8 +11,8 @@ from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks import plain
 from smd_analyze.loading.frameworks.base import STEPS, Fact, Framework, Parts, told
 from smd_analyze.loading.frameworks.layouts import OUT_FIRST_IN_LAST, laid_out
-from smd_analyze.loading.tensors import Place
-from smd_analyze.loading.trees import get
+from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.tensors.trees import get
 from smd_analyze.records.run import Setting
 
 MOMENTS = {"m": "exp_avg", "v": "momentum_buffer"}

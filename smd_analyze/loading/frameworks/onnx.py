@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks import plain
 from smd_analyze.loading.frameworks.base import Framework, Parts, Told
+from smd_analyze.loading.frameworks.onnx_graph import read_graph
 from smd_analyze.records.finding import Finding
+from smd_analyze.records.run import GraphHint
 
 
 def matches(document: Document) -> bool:
@@ -24,6 +27,7 @@ def read_parts(document: Document) -> Parts:
         stated=plain.find_stated({"__metadata__": tree["__metadata__"]}),
         buffers=tree["buffers"],
         torch_like=False,
+        graphs=(GraphHint("onnx", document.path, partial(read_graph, document.path)),),
         told=Told(findings=tuple(folded(tree.get("folded", ())))),
     )
 

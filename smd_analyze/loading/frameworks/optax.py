@@ -11,9 +11,9 @@ from typing import Any
 
 from smd_analyze.loading.frameworks import plain
 from smd_analyze.loading.frameworks.base import STEPS, Fact
-from smd_analyze.loading.inert_objects import Inert
-from smd_analyze.loading.tensors import Place
-from smd_analyze.loading.trees import tensors
+from smd_analyze.loading.tensors.inert_objects import Inert
+from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.tensors.trees import tensors
 from smd_analyze.records.run import Setting
 
 MOMENTS = {"mu": "exp_avg", "nu": "exp_avg_sq", "trace": "momentum_buffer"}

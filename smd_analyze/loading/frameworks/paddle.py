@@ -11,9 +11,9 @@ from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks import plain
 from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, TICKS, Fact, Framework, Parts, told
 from smd_analyze.loading.frameworks.layouts import OUT_FIRST, laid_out
-from smd_analyze.loading.inert_objects import Inert
-from smd_analyze.loading.tensors import Place
-from smd_analyze.loading.trees import as_dict
+from smd_analyze.loading.tensors.inert_objects import Inert
+from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.tensors.trees import as_dict
 from smd_analyze.records.run import Setting
 
 TITLES = "StructuredToParameterName@@"  # name in the model → name that the optimizer uses

@@ -7,6 +7,7 @@ from typing import Any
 
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, TICKS, Fact, Framework, Parts
+from smd_analyze.loading.frameworks.described import document_hints
 from smd_analyze.loading.frameworks.searching import (
     AVERAGES,
     CONFIGS,
@@ -17,8 +18,9 @@ from smd_analyze.loading.frameworks.searching import (
     is_averaged,
     is_optimizer_key,
 )
-from smd_analyze.loading.tensors import Place
-from smd_analyze.loading.trees import as_dict, get, plain
+from smd_analyze.loading.tensors.dtypes import FLOATING
+from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.tensors.trees import as_dict, get, plain
 from smd_analyze.records.finding import Finding
 
 STEP_KEYS = (
@@ -38,6 +40,7 @@ TWIN = "__optimizer__"  # what stood in a file of its own
 YOLOX_WORDS = (
     "YOLOX saves its averaged copy (EMA) as `model` unless ema is off: its norm and angle lag behind the live ones"
 )
+SWAPPED_WORDS = "mmengine saves the averaged copy as state_dict and the live weights, which are analysed, as ema_state_dict"
 SPEECH = frozenset({"model", "iteration", "optimizer", "learning_rate"})  # VITS and its kin: `iteration` is the epoch
 
 __all__ = ("AVERAGES", "CONFIGS", "WEIGHTS", "find_optimizers", "is_optimizer_key")  # other frameworks look here
@@ -46,6 +49,9 @@ __all__ = ("AVERAGES", "CONFIGS", "WEIGHTS", "find_optimizers", "is_optimizer_ke
 def read_parts(document: Document) -> Parts:
     """Look the usual keys up; the largest state dict is the model, further ones are named."""
     tree = document.tree
+    swapped = (Finding("swapped-ema", "note", document.path, SWAPPED_WORDS),) if is_swapped(tree) else ()
+    if swapped:
+        tree = {**tree, "state_dict": tree["ema_state_dict"], "ema_state_dict": tree["state_dict"]}
     model = find_model(tree, document.path)
     level = model.level or tree
     beside = tree.get(TWIN) if isinstance(tree, dict) else None
@@ -75,13 +81,19 @@ def read_parts(document: Document) -> Parts:
         companions={k: level[k] for k in model.sizes if k != model.where},
         ordered=document.format != "safetensors",
         only="ema" if model.where in AVERAGES or is_averaged(model.weights) else "",
-        findings=(Finding("only-ema", "warning", document.path, YOLOX_WORDS),) if is_yolox(tree) else (),
+        graphs=document_hints(document, model.weights),
+        findings=(Finding("only-ema", "warning", document.path, YOLOX_WORDS),) if is_yolox(tree) else swapped,
     )
 
 
 def is_yolox(tree: Any) -> bool:
     """What YOLOX' trainer saves; it puts its average under `model`."""
     return type(tree) is dict and tree.keys() >= {"start_epoch", "model", "optimizer", "best_ap", "curr_ap"}
+
+
+def is_swapped(tree: Any) -> bool:
+    """What mmengine's runner saves with an EMAHook: the average under `state_dict`, the live weights under the other."""
+    return type(tree) is dict and tree.keys() >= {"meta", "message_hub", "state_dict", "ema_state_dict"}
 
 
 def find_schedulers(tree: Any) -> tuple[Any, ...]:
@@ -164,12 +176,19 @@ def kohya_config(metadata: Any) -> dict[str, Any]:
 def find_stated(tree: Any) -> dict[str, Any]:
     """Numbers that were saved beside the weights, at the top or in safetensors' metadata: lr, weight_decay, …"""
     found = as_dict(tree) or {}
-    beside = {k: v for k, v in found.items() if isinstance(k, str) and type(plain(v)) in (int, float)}
+    beside = {
+        k: v for k, v in found.items() if isinstance(k, str) and (type(plain(v)) in (int, float) or is_scalar(v))
+    }
     metadata = found.get("__metadata__")
     # kohya's ss_… are what its trainer was told
     return beside | (
         {k: v for k, v in metadata.items() if not str(k).startswith("ss_")} if isinstance(metadata, dict) else {}
     )
+
+
+def is_scalar(value: Any) -> bool:
+    """An array that is one number."""
+    return type(value) is Place and value.shape == () and value.dtype in FLOATING
 
 
 FRAMEWORK = Framework("plain torch", lambda document: True, read_parts)

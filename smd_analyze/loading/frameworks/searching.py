@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from smd_analyze.loading.averages import live_words
-from smd_analyze.loading.dtypes import FLOATING
-from smd_analyze.loading.inert_objects import Inert
-from smd_analyze.loading.names import clean_names
-from smd_analyze.loading.tensors import Place
-from smd_analyze.loading.trees import as_dict, tensors
+from smd_analyze.loading.roles.averages import live_words
+from smd_analyze.loading.roles.names import clean_names
+from smd_analyze.loading.tensors.dtypes import FLOATING
+from smd_analyze.loading.tensors.inert_objects import Inert
+from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.tensors.trees import as_dict, tensors
 
 WEIGHTS = (
     "model_state_dict", "state_dict", "model", "model_state", "net", "network", "model_states", "weights", "params",
@@ -30,6 +30,7 @@ CONFIGS = ("args", "config", "cfg", "hyper_parameters", "hparams", "train_args",
 NO_MODELS = frozenset({"rng", "rng_state", "message_hub", "stats", "meta", "extra_state", "loss", "losses", "metrics",
                        "criterion", "criterion_state_dict", "dino_loss", "extra"})  # fmt: skip
 PLURALS = frozenset({"models", "networks", "nets", "model_dict", "models_state_dict"})
+OPTIMIZER = re.compile(r"^opt(im(izers?)?)?|(opt|optim(izers?)?)$")  # optG, optimizer_g, gopt
 DEEPEST = 4
 
 
@@ -131,7 +132,8 @@ def is_optimizer_key(key: str) -> bool:
 
 
 def find_optimizers(node: Any, where: str = "") -> tuple[Any, ...]:
-    """Every dict (or pickled optimizer) with param_groups, at the top, under an optimizer's key, or in a list there.
+    """Every dict (or pickled optimizer) with param_groups, at the top, below any key there, below an optimizer's key, or
+    in a list there.
 
     Those whose key is like the model's (`optimizer_g` for `where` "generator") come first.
     """
@@ -148,7 +150,8 @@ def optimizers_below(node: Any, depth: int, inside: bool, path: str = "") -> Ite
         yield path, found
         return
     for key, value in found.items():
-        if isinstance(key, str) and (is_optimizer_key(key) or inside):
+        known = isinstance(key, str) and (is_optimizer_key(key) or inside)
+        if known or isinstance((as_dict(value) or {}).get("param_groups"), list):
             for part in value if isinstance(value, list | tuple) else (value,):
                 if type(part) in (dict, Inert) and not is_module(part):
                     yield from optimizers_below(part, depth + 1, True, f"{path} {key}")
@@ -156,8 +159,8 @@ def optimizers_below(node: Any, depth: int, inside: bool, path: str = "") -> Ite
 
 def is_like(key: str, where: str) -> bool:
     """A word of the optimizer's key begins or ends the model's key."""
-    words = re.split(r"[^a-z]+", key.lower())
-    own = [w for w in words if w and not w.startswith("opt") and w not in ("state", "dict")]
+    words = (OPTIMIZER.sub("", w) for w in re.split(r"[^a-z]+", key.lower()))
+    own = [w for w in words if w and w not in ("state", "dict", "states")]
     return any(where.lower().startswith(w) or where.lower().endswith(w) for w in own)
 
 

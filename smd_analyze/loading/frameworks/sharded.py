@@ -8,7 +8,7 @@ from typing import Any
 from smd_analyze.loading.frameworks.base import STEPS, Fact, Parts
 from smd_analyze.loading.frameworks.huggingface import logged
 from smd_analyze.loading.frameworks.plain import number
-from smd_analyze.loading.trees import as_dict, get, plain
+from smd_analyze.loading.tensors.trees import as_dict, get, plain
 
 
 def with_trainer(parts: Parts, tree: Any) -> Parts:

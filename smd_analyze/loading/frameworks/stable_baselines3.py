@@ -11,8 +11,8 @@ from typing import Any
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks.base import STEPS, Fact, Framework, Parts
 from smd_analyze.loading.frameworks.plain import find_optimizers, number, optimizer_facts
-from smd_analyze.loading.tensors import Place
-from smd_analyze.loading.trees import as_dict, get
+from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.tensors.trees import as_dict, get
 
 OFF_POLICY = ("tau", "gradient_steps")  # their _n_updates counts updates; PPO's counts passes over a rollout
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smd_analyze.loading.cutting import can_be_cut, cut
-from smd_analyze.loading.tensors import Place
-from smd_analyze.loading.trees import tensors
+from smd_analyze.loading.tensors.cutting import can_be_cut, cut
+from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.tensors.trees import tensors
 from smd_analyze.records.finding import Finding
 
 GAINS = ("scale", "gamma", "offset")

@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import nan
 
-from smd_analyze.loading.dtypes import FLOATING
+from smd_analyze.loading.files.sources import FileId
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, Fact, Framework, Parts
 from smd_analyze.loading.frameworks.keras_layers import STATISTICS, natural
 from smd_analyze.loading.frameworks.keras_names import averages, named_state, slots, with_axes
 from smd_analyze.loading.frameworks.keras_training import LAST, told
-from smd_analyze.loading.sources import FileId
-from smd_analyze.loading.tensors import Place, read_tensor
+from smd_analyze.loading.tensors.dtypes import FLOATING
+from smd_analyze.loading.tensors.places import Place, read_tensor
 from smd_analyze.records.run import Setting
 
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"

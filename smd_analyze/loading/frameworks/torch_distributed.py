@@ -16,7 +16,7 @@ from smd_analyze.loading.frameworks.base import Framework, Parts, Told
 from smd_analyze.loading.frameworks.megatron import by_rule, is_megatron, with_decoupled_decay
 from smd_analyze.loading.frameworks.megatron_stacks import each_layer, stack_findings
 from smd_analyze.loading.frameworks.sharded import with_trainer
-from smd_analyze.loading.trees import get
+from smd_analyze.loading.tensors.trees import get
 
 
 def matches(document: Document) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks import plain
 from smd_analyze.loading.frameworks.base import Framework, Parts
-from smd_analyze.loading.trees import tensors
+from smd_analyze.loading.tensors.trees import tensors
 
 
 def matches(document: Document) -> bool:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from smd_analyze.loading.frameworks.base import EPOCHS
-from smd_analyze.loading.name_numbers import Number
-from smd_analyze.loading.order_sources import Member
 from smd_analyze.loading.reading import Reading
+from smd_analyze.loading.sequences.name_numbers import Number
+from smd_analyze.loading.sequences.order_sources import Member
+from smd_analyze.loading.settings.key_words import is_rate, words
 from smd_analyze.loading.sidecars.gathering import gather
-from smd_analyze.loading.sidecars.names import is_rate, words
 from smd_analyze.loading.sidecars.timeline import Timeline, log_settings, on_time, optimizer_in, steps_in_epoch
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.run import Applies, Checkpoint, Log, Run, Setting
@@ -25,18 +25,19 @@ def with_sidecars(
     epochs: Sequence[float] | None,
     named: Sequence[Number] | None,
     steps_per_epoch: float | None,
+    others: Sequence[str] = (),
 ) -> Run:
     """The run with settings and logs from the files beside it.
 
     `readings[i]` and `members[i]` are those of run.checkpoints[i]; `epochs[i]` where the files tell them, `named[i]`
-    the numbers in their names.
+    the numbers in their names. `others` are the paths of other runs' checkpoints, as seen from the run's folder.
     """
     if not run.checkpoints:
         return run
     last = run.checkpoints[-1]
     logs = history(run.checkpoints, readings)
     findings = run.findings
-    found = gather(last.path, members[-1].folder, run.path, bool(logs))
+    found = gather(last, members[-1].folder, run.path, bool(logs), [m.name for m in members], others)
     counted = [float(c.step) for c in run.checkpoints]
     sure = steps_per_epoch or steps_in_epoch(counted, epochs)
     bare = [float(n.value) for n in named] if named and not named[0].word else None

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smd_analyze.errors import DamagedFile
+from smd_analyze.loading.files.sources import open_source
 from smd_analyze.loading.frameworks.base import EPOCHS, STEPS
-from smd_analyze.loading.sources import open_source
 from smd_analyze.records.run import Applies
 
 __all__ = ["EPOCHS", "STEPS", "Noted", "Reader", "Sidecar", "lines_of", "text_of_file"]

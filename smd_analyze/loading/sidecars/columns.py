@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 
+from smd_analyze.loading.settings.key_words import EPOCH_KEYS, STEP_KEYS, hyperparameter
 from smd_analyze.loading.sidecars.base import EPOCHS, MOST_POINTS, STEPS, Noted
-from smd_analyze.loading.sidecars.names import EPOCH_KEYS, STEP_KEYS, hyperparameter
 from smd_analyze.records.run import Applies
 
 

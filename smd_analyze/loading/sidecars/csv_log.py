@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 
+from smd_analyze.loading.settings.key_words import EPOCH_KEYS, STEP_KEYS, hyperparameter
 from smd_analyze.loading.sidecars.base import Reader, Sidecar, lines_of
 from smd_analyze.loading.sidecars.columns import Rows
-from smd_analyze.loading.sidecars.names import EPOCH_KEYS, STEP_KEYS, hyperparameter
 
 
 def matches(name: str) -> bool:

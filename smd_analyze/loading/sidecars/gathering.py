@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from smd_analyze.errors import SmdError
-from smd_analyze.loading import listing
-from smd_analyze.loading.configured import configured_settings
+from smd_analyze.loading.files import listing
+from smd_analyze.loading.settings.configured import configured_settings
+from smd_analyze.loading.settings.key_words import words
 from smd_analyze.loading.sidecars.base import Noted, Reader
 from smd_analyze.loading.sidecars.columns import sorted_series
-from smd_analyze.loading.sidecars.names import words
-from smd_analyze.loading.sidecars.places import files_of, levels
+from smd_analyze.loading.sidecars.places import files_of
 from smd_analyze.loading.sidecars.registry import reader_of
+from smd_analyze.loading.units.surroundings import inside, left_behind, levels, shared
 from smd_analyze.records.finding import Finding
-from smd_analyze.records.run import Setting
+from smd_analyze.records.run import Checkpoint, Setting
 
 TELLING = frozenset((
     "config", "configs", "cfg", "conf", "args", "arg", "arguments", "opt", "opts", "options", "hyp", "hparams",
@@ -23,6 +25,7 @@ TELLING = frozenset((
     "ds", "deepspeed", "experiment", "exp", "flags", "run", "recipe", "history", "log", "logs", "scalars", "metrics",
     "state", "stats", "results", "progress", "summary",
 ))  # fmt: skip
+CORE = frozenset(("optimizer", "learning_rate", "weight_decay", "momentum", "beta1", "beta2"))
 NO_RUNS = frozenset(("tokenizer", "vocab", "data", "dataset", "labels", "classes"))
 
 
@@ -49,17 +52,43 @@ class _Collected:
     findings: list[Finding] = field(default_factory=list)
 
 
-def gather(path: str, folder: bool, root: str, histories: bool = False) -> Gathered:
-    """Everything beside the checkpoint at `path`. `histories`: its trainer_state.json has been read already."""
+def gather(
+    checkpoint: Checkpoint, folder: bool, root: str, histories: bool, mine: Sequence[str], others: Sequence[str]
+) -> Gathered:
+    """Everything beside the checkpoint. `histories`: its trainer_state.json has been read already.
+
+    `mine` and `others` are the paths of this run's checkpoints and of other runs', as seen from the root. The walk up
+    ends where another run's home begins; of a folder above several runs only its own files are read.
+    """
     out = _Collected()
+    path, base = checkpoint.path, root if listing.is_folder(root) else os.path.dirname(root) or "."  # noqa: PTH120
+    own = {s.name: s for s in checkpoint.settings if s.kind == "configured" and s.parameter_group == ""}
     came_from = os.path.basename(path.rstrip("/"))  # noqa: PTH119 - paths are text throughout loading
     logged: set[str] = set()
-    for level in levels(path, folder, root):
+    for at, level in enumerate(levels(path, folder, root)):
+        above = not inside(level, base)
+        if at and not above and left_behind(level, root, mine, others):
+            break
+        alone = above or not shared(level, root, mine, others)
         here: list[Series] = []
-        found = [(name, file, r) for name, file in files_of(level, came_from) if (r := reader_of(name)) is not None]
+        found = [(n, file, r) for n, file in files_of(level, came_from, alone) if (r := reader_of(n)) is not None]
+        said: list[tuple[str, list[Setting]]] = []
         for name, file, reader in sorted(found, key=lambda f: (not f[2].known(f[0]), f[0].count("/"))):
-            if telling(name, reader) and not (histories and name.endswith("trainer_state.json")):
-                take(out, here, name, file, reader, shown(file, root))
+            if not telling(name, reader) or (histories and name.endswith("trainer_state.json")):
+                continue
+            if reader.known(name) or not above:
+                said.append((file, take(out, here, name, file, reader, shown(file, root))))
+        near = {**out.settings, **own}
+        if folder and at == 1:  # beside one checkpoint lies the learning rate of its step, not that of the run
+            near.pop("learning_rate", None)
+        for file, settings in without_sisters(out, said):
+            wrong = at > 0 and [s for s in settings if s.name in CORE and differs(s, near.get(s.name))]
+            if wrong:
+                words = f"{words_of(wrong[0], near[wrong[0].name])}: of another run, or out of date"
+                remark = Finding("sidecars-disagree", "note", file, words, "It is not used; the nearer file is.")
+                out.findings += [remark] if alone else []
+                continue
+            keep(out, file, settings)
         out.logs += [s for s in joined(here) if s.noted.name not in logged]
         logged |= {s.noted.name for s in here}
         came_from = os.path.basename(level.rstrip("/"))  # noqa: PTH119
@@ -77,8 +106,8 @@ def shown(file: str, root: str) -> str:
     return os.path.relpath(file, root if listing.is_folder(root) else os.path.dirname(root) or ".")  # noqa: PTH120
 
 
-def take(out: _Collected, here: list[Series], name: str, file: str, reader: Reader, where: str) -> None:
-    """One file's settings and logs, or a finding why it cannot be read."""
+def take(out: _Collected, here: list[Series], name: str, file: str, reader: Reader, where: str) -> list[Setting]:
+    """One file's settings; its logs are added to `here`. Or a finding why a trainer's file cannot be read."""
     try:
         sidecar = reader.read(file)
         settings = configured_settings(sidecar.settings, where) if sidecar.settings else []
@@ -86,21 +115,62 @@ def take(out: _Collected, here: list[Series], name: str, file: str, reader: Read
         if reader.known(name):
             text = str(problem).removeprefix(f"{file}: ")
             out.findings.append(Finding("unreadable-sidecar", "note", file, text, "Its settings are not used."))
-        return
+        return []
     here += [Series(noted, where) for noted in sidecar.logs if noted.at]
     if sidecar.remark:
         out.findings.append(Finding("sidecar-not-read", "note", file, sidecar.remark))
+    return settings
+
+
+def without_sisters(out: _Collected, said: Sequence[tuple[str, list[Setting]]]) -> list[tuple[str, list[Setting]]]:
+    """The files' settings without those on which the same file of sister folders (a logger's runs) disagrees.
+
+    Which of the sisters belongs to these checkpoints is not known.
+    """
+    families: dict[tuple[str, str], list[tuple[str, list[Setting]]]] = {}
+    for file, settings in said:
+        parts = listing.real_path(file).split("/")
+        for i in range(len(parts) - 4, len(parts) - 1):
+            families.setdefault(("/".join(parts[:i]), "/".join(parts[i + 1 :])), []).append((file, settings))
+    doubtful: set[int] = set()
+    for family in families.values():
+        values: dict[str, dict[tuple[float | None, str | None], str]] = {}
+        for file, settings in family:
+            for s in settings:
+                values.setdefault(s.name, {}).setdefault((s.value, s.text), file)
+        unsure = {name: list(files.values()) for name, files in values.items() if len(files) > 1}
+        doubtful |= {id(s) for _, settings in family for s in settings if s.name in unsure}
+        if unsure:
+            name, files = next(iter(unsure.items()))
+            words = f"{', '.join(list(unsure)[:4])}: another value than in {files[0]}, and which run these checkpoints are of is not said"  # noqa: E501
+            remedy = "Neither is used; name it with --lr and the like, or --settings run.toml."
+            out.findings.append(Finding("sidecars-disagree", "note", files[1], words, remedy))
+    return [(file, [s for s in settings if id(s) not in doubtful]) for file, settings in said]
+
+
+def keep(out: _Collected, file: str, settings: Sequence[Setting]) -> None:
+    """Settings that no nearer file has said; a finding where one said otherwise."""
     told: list[str] = []
     for setting in settings:
         before = out.settings.setdefault(setting.name, setting)
-        if before is not setting and (before.value, before.text) != (setting.value, setting.text):
-            told.append(f"{setting.name} is {said(setting)}, but {said(before)} in {before.source}")
+        if before is not setting and differs(setting, before):
+            told.append(words_of(setting, before))
     if told:
         message = "; ".join(told[:3]) + (f" and {len(told) - 3} more" if len(told) > 3 else "")
         out.findings.append(Finding("sidecars-disagree", "note", file, message, "The nearer file is taken."))
 
 
-def said(setting: Setting) -> str:
+def differs(setting: Setting, other: Setting | None) -> bool:
+    """The other one says something else."""
+    return other is not None and (other.value, (other.text or "").lower()) != (setting.value, (setting.text or "").lower())  # noqa: E501
+
+
+def words_of(setting: Setting, before: Setting) -> str:
+    """What two files say."""
+    return f"{setting.name} is {value_of(setting)}, but {value_of(before)} in {before.source}"
+
+
+def value_of(setting: Setting) -> str:
     """A setting's value as text."""
     return setting.text if setting.text is not None else f"{setting.value:g}"
 

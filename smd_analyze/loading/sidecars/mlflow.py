@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from smd_analyze.loading.settings.key_words import hyperparameter
 from smd_analyze.loading.sidecars.base import Reader, Sidecar, lines_of, text_of_file
 from smd_analyze.loading.sidecars.columns import sorted_series
-from smd_analyze.loading.sidecars.names import hyperparameter
 
 
 def matches(name: str) -> bool:

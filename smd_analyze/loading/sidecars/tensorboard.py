@@ -14,13 +14,13 @@ from typing import Protocol
 
 import numpy as np
 
-from smd_analyze.loading.inert_objects import Span
-from smd_analyze.loading.protobuf import WIDTHS, Message, signed
+from smd_analyze.loading.encodings.protobuf import WIDTHS, Message, signed
+from smd_analyze.loading.files.sources import Source, open_source
+from smd_analyze.loading.settings.key_words import hyperparameter
 from smd_analyze.loading.sidecars.base import EPOCHS, MOST_POINTS, Noted, Reader, Sidecar
 from smd_analyze.loading.sidecars.columns import sorted_series
 from smd_analyze.loading.sidecars.crc32c import masked
-from smd_analyze.loading.sidecars.names import hyperparameter
-from smd_analyze.loading.sources import Source, open_source
+from smd_analyze.loading.tensors.inert_objects import Span
 
 SMALL = 1 << 14  # payloads up to this are looked through for a promising word before they are parsed
 PROMISING = re.compile(rb"lr|learning|rate|weight|wd|momentum", re.IGNORECASE)

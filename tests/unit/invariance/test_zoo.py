@@ -59,7 +59,7 @@ def test_nothing_is_claimed_that_the_oracle_refutes(name):
             assert all(euler.is_dead(p, products(name)) for p in parts(name, verdict)), verdict
         elif verdict.status == "jointly invariant":
             together = [parts(name, v) for v in rows if v.joint == verdict.joint]
-            assert len(together) == 2
+            assert len(together) > 1
             assert max(euler.residual(list(us)) for us in zip(*together, strict=True)) < euler.INVARIANT, verdict
 
 
@@ -102,7 +102,7 @@ def test_reasons_name_the_module():
     assert rows["conv1.weight"][0].reason == "bn1 (BatchNorm2d) divides its scale out"
     assert "fc (Linear)" in rows["fc.weight"][0].reason
     rows = verdicts("pre_norm_language_model")
-    assert "layers.0.pre_feedforward_layernorm (RMSNorm)" in rows["layers.0.self_attn.o_proj.weight"][0].reason
+    assert "norm (RMSNorm) divides their common" in rows["layers.0.self_attn.o_proj.weight"][0].reason
     assert "softmax" in rows["layers.0.self_attn.q_proj.weight"][0].reason
     assert "silu" in rows["layers.0.mlp.gate_proj.weight"][0].reason
     assert "linalg_svdvals" in verdicts("opaque_operation")["a.weight"][0].reason

@@ -7,6 +7,9 @@
 import zoo_attention
 import zoo_convolutional
 import zoo_dense
+import zoo_language
+import zoo_shifts
+import zoo_vision
 from zoo_parts import ZOO
 
-__all__ = ["ZOO", "zoo_attention", "zoo_convolutional", "zoo_dense"]
+__all__ = ["ZOO", "zoo_attention", "zoo_convolutional", "zoo_dense", "zoo_language", "zoo_shifts", "zoo_vision"]

@@ -7,6 +7,7 @@ from zoo_parts import (
     BLOCK,
     DEAD,
     JOINT_BLOCK,
+    JOINT_WHOLE,
     NOT,
     UNIT,
     WHOLE,
@@ -88,17 +89,19 @@ class Language(nn.Module):
 
 
 MATRICES = [f"self_attn.{n}_proj" for n in "qkvo"] + [f"mlp.{n}_proj" for n in ("gate", "up", "down")]
+WRITERS = ("self_attn.o_proj", "mlp.down_proj")  # to the residual stream
 
 
 @entry
 def pre_norm_language_model():  # T9
-    expected = {f"layers.{i}.{m}.weight": NOT for i in (0, 1) for m in MATRICES}
-    return Language(Layer(), Layer()), tokens(), expected | {"embed_tokens.weight": NOT, "lm_head.weight": NOT}
+    expected = {f"layers.{i}.{m}.weight": JOINT_WHOLE if m in WRITERS else NOT for i in (0, 1) for m in MATRICES}
+    expected |= {"embed_tokens.weight": JOINT_WHOLE, "lm_head.weight": NOT}
+    return Language(Layer(), Layer()), tokens(), expected
 
 
 @entry
 def query_key_norm_per_head():  # T7
-    expected = {f"layers.0.{m}.weight": NOT for m in MATRICES}
+    expected = {f"layers.0.{m}.weight": JOINT_WHOLE if m in WRITERS else NOT for m in MATRICES}
     expected |= {f"layers.0.self_attn.{n}_proj.weight": BLOCK for n in "qk"}
     return Language(Layer(qk_norm="head")), tokens(), expected
 
@@ -169,7 +172,7 @@ def position_table_longer_than_the_input():
         def forward(self, i):
             return self.head(self.norm(self.embed(i) + self.table[: i.shape[1]]))
 
-    return Positions(), tokens(), {"embed.weight": NOT, "table": NOT}
+    return Positions(), tokens(), {"embed.weight": JOINT_WHOLE, "table": JOINT_WHOLE}
 
 
 @entry

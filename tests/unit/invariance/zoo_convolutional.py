@@ -66,12 +66,9 @@ def residual_pre_activation():  # T3
         run, conv1=nn.Conv2d(3, 6, 3, 1, 1, bias=False), blocks=nn.Sequential(Block(6, 6, 1), Block(6, 8, 2)),
         bn=nn.BatchNorm2d(8), fc=nn.Linear(8, 5),
     )  # fmt: skip
-    expected = {"conv1.weight": NOT, "blocks.0.conv1.weight": UNIT, "blocks.0.conv2.weight": NOT}
-    return (
-        net,
-        image(),
-        expected | {"blocks.1.conv1.weight": UNIT, "blocks.1.conv2.weight": NOT, "blocks.1.shortcut.weight": NOT},
-    )
+    expected = {f"blocks.{i}.conv1.weight": UNIT for i in (0, 1)} | {"fc.weight": NOT}
+    writers = ("conv1", "blocks.0.conv2", "blocks.1.conv2", "blocks.1.shortcut")  # to the two streams
+    return net, image(), expected | {f"{n}.weight": JOINT_UNIT for n in writers}
 
 
 @entry
@@ -179,7 +176,7 @@ def branches_before_one_norm():  # T12
         conv3=nn.Conv2d(6, 6, 3, padding=1, bias=False),
         conv1=nn.Conv2d(6, 6, 1, bias=False), bn=nn.BatchNorm2d(6), fc=nn.Linear(6, 4),
     )  # fmt: skip
-    return net, image(), {"conv0.weight": UNIT, "conv3.weight": NOT, "conv1.weight": NOT}
+    return net, image(), {"conv0.weight": UNIT, "conv3.weight": JOINT_UNIT, "conv1.weight": JOINT_UNIT}
 
 
 @entry

@@ -61,7 +61,7 @@ def rms_norm_does_not_centre():  # T19
             h = F.relu(self.rms(self.a(x) + self.shift))
             return self.c(self.ln(self.b(h) + self.shift2))
 
-    expected = {"a.weight": NOT, "shift": NOT, "b.weight": WHOLE, "shift2": DEAD}
+    expected = {"a.weight": JOINT_WHOLE, "shift": JOINT_WHOLE, "b.weight": WHOLE, "shift2": DEAD}
     return Shifted(), vector(), expected
 
 
@@ -135,7 +135,7 @@ def low_rank_merged():
         def forward(self, x):
             return self.out(self.ln(F.linear(x, self.w + self.b @ self.a)))
 
-    return Merged(), vector(), {"w": NOT, "a": NOT, "b": NOT}
+    return Merged(), vector(), {"w": JOINT_WHOLE, "a": NOT, "b": JOINT_WHOLE}
 
 
 @entry
@@ -149,7 +149,7 @@ def written_in_place():  # T21
     net = Net(
         run, a=nn.Linear(7, 4, bias=False), b=nn.Linear(7, 4, bias=False), ln=nn.LayerNorm(8), out=nn.Linear(8, 3)
     )
-    return net, vector(), {"a.weight": NOT, "b.weight": NOT}
+    return net, vector(), {"a.weight": JOINT_WHOLE, "b.weight": JOINT_WHOLE}
 
 
 @entry

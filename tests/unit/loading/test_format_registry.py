@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from smd_analyze.errors import AmbiguousFormat, MissingLibrary, UnknownFormat
+from smd_analyze.loading.files.sources import Source, open_source
 from smd_analyze.loading.formats import registry
 from smd_analyze.loading.formats.base import Document, Format
-from smd_analyze.loading.sources import Source, open_source
 
 
 def opened(path: Path) -> Document:

@@ -10,9 +10,9 @@ from safetensors.numpy import save_file
 
 from smd_analyze.errors import DamagedFile
 from smd_analyze.loading.discovery import load_run
+from smd_analyze.loading.files.sources import open_source
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.formats.registry import open_document
-from smd_analyze.loading.sources import open_source
 
 
 def opened(path: Path, previous: Document | None = None) -> Document:

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from smd_analyze.errors import DamagedFile, SmdError, UnknownFormat, UnsafeFile
+from smd_analyze.loading.files.sources import open_source
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.formats.registry import open_document
-from smd_analyze.loading.sources import open_source
-from smd_analyze.loading.tensors import Place, lazy_tensor
-from smd_analyze.loading.trees import tensors
+from smd_analyze.loading.tensors.places import Place, lazy_tensor
+from smd_analyze.loading.tensors.trees import tensors
 
 
 def opened(path: Path, previous: Document | None = None) -> Document:

@@ -10,8 +10,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from safetensors.torch import save, save_file
 
 from smd_analyze.errors import MissingLibrary, NothingToAnalyse
-from smd_analyze.loading import hub, remote, remote_blocks
 from smd_analyze.loading.discovery import load_run
+from smd_analyze.loading.files import remote, remote_blocks
+from smd_analyze.loading.units import hub
 
 
 def commit(number: int) -> str:

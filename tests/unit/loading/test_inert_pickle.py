@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smd_analyze.errors import DamagedFile, UnsafeFile
-from smd_analyze.loading import inert_pickle
-from smd_analyze.loading.inert_objects import Inert, Span
-from smd_analyze.loading.inert_pickle import read_pickle
+from smd_analyze.loading.pickles import inert_pickle
+from smd_analyze.loading.pickles.inert_pickle import read_pickle
+from smd_analyze.loading.tensors.inert_objects import Inert, Span
 
 
 def load(data: bytes) -> object:

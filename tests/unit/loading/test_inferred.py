@@ -2,7 +2,7 @@
 
 import pytest
 
-from smd_analyze.loading.inferred import optimizer_of, schedule_of
+from smd_analyze.loading.settings.inferred import optimizer_of, schedule_of
 
 ADAM = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.1}
 MOMENTS = {"step": 1, "exp_avg": 0, "exp_avg_sq": 0}

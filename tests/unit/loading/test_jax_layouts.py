@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from smd_analyze.errors import NothingToAnalyse
-from smd_analyze.loading.cutting import cut
 from smd_analyze.loading.discovery import load_run
-from smd_analyze.loading.sources import FileId
-from smd_analyze.loading.tensors import Place, joined, read_tensor
+from smd_analyze.loading.files.sources import FileId
+from smd_analyze.loading.tensors.cutting import cut
+from smd_analyze.loading.tensors.places import Place, joined, read_tensor
 
 pytest.importorskip("tensorstore")
 from tensorstore_writers import flat, orbax_item, packed, write

@@ -10,9 +10,9 @@ import pytest
 
 from smd_analyze.errors import DamagedFile, NothingToAnalyse, UnsafeFile
 from smd_analyze.loading.discovery import load_run
+from smd_analyze.loading.files.sources import open_source
 from smd_analyze.loading.formats.registry import open_document
 from smd_analyze.loading.frameworks.keras_names import layout_of
-from smd_analyze.loading.sources import open_source
 from smd_analyze.rate_formulas import rate_after as rate_at
 
 RNG = np.random.default_rng(0)

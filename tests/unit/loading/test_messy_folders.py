@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from smd_analyze.errors import NothingToAnalyse, UsageError
 from smd_analyze.loading.discovery import load_run
+from smd_analyze.loading.files.sources import open_source
 from smd_analyze.loading.formats.kinds import describe
-from smd_analyze.loading.sources import open_source
-from smd_analyze.loading.unfinished import is_temporary
+from smd_analyze.loading.units.unfinished import is_temporary
 
 
 def model(step: int) -> dict[str, torch.Tensor]:
@@ -102,7 +102,7 @@ def test_an_average_that_is_a_list_is_matched_by_order_and_shape(tmp_path: Path)
 
 def test_a_label_that_cannot_be_read_leaves_the_run_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({"model": model(3), "step": 3}, folder / "last.pt")
-    from smd_analyze.loading import aliases
+    from smd_analyze.loading.sequences import aliases
 
     honest = aliases.read
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from smd_analyze.loading.discovery import load_run
-from smd_analyze.loading.mixtures import separate
-from smd_analyze.loading.name_numbers import split_runs, varying
+from smd_analyze.loading.sequences.mixtures import separate
+from smd_analyze.loading.sequences.name_numbers import split_runs, varying
 
 
 def walk(seed: int, steps: int, size: int = 200, stride: float = 0.2) -> list[np.ndarray]:

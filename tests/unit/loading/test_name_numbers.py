@@ -2,7 +2,7 @@
 
 import pytest
 
-from smd_analyze.loading.name_numbers import dates, numbers, paired, serial, template, varying
+from smd_analyze.loading.sequences.name_numbers import dates, numbers, paired, serial, template, varying
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 
 from smd_analyze.errors import DamagedFile
 from smd_analyze.loading.discovery import load_run
+from smd_analyze.loading.files.sources import open_source
 from smd_analyze.loading.formats.registry import open_document
-from smd_analyze.loading.sources import open_source
 
 ARRAYS = {  # in the order of their names, as the file has them
     "batch_norm2d_0.b_0": (4,), "batch_norm2d_0.w_0": (4,), "batch_norm2d_0.w_1": (4,), "batch_norm2d_0.w_2": (4,),

@@ -2,8 +2,8 @@
 
 import pytest
 
-from smd_analyze.loading.parameter_groups import map_groups
-from smd_analyze.loading.tensors import Place
+from smd_analyze.loading.settings.parameter_groups import map_groups
+from smd_analyze.loading.tensors.places import Place
 
 SHAPES: dict[str, tuple[int, ...]] = {
     "conv1.weight": (8, 3, 3, 3), "bn1.weight": (8,), "bn1.bias": (8,),

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from smd_analyze.loading.discovery import load_run
-from smd_analyze.loading.registration import ANY, families, positions
+from smd_analyze.loading.roles.registration import ANY, families, positions
 
 
 def test_numbers_count_and_a_weight_stands_before_its_bias() -> None:

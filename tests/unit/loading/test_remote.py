@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 import smd_analyze
 from smd_analyze.errors import DamagedFile, MissingLibrary, NothingToAnalyse, Unreachable, UsageError
-from smd_analyze.loading import remote, remote_blocks, remote_http
 from smd_analyze.loading.discovery import load_run
+from smd_analyze.loading.files import remote, remote_blocks, remote_http
 from smd_analyze.records.run import Run
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "formats"

@@ -7,8 +7,8 @@ import pytest
 
 from smd_analyze.errors import DamagedFile
 from smd_analyze.loading.frameworks.base import EPOCHS, STEPS
+from smd_analyze.loading.settings.key_words import hyperparameter
 from smd_analyze.loading.sidecars.crc32c import masked
-from smd_analyze.loading.sidecars.names import hyperparameter
 from smd_analyze.loading.sidecars.registry import reader_of
 
 

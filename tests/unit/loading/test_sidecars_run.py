@@ -49,17 +49,20 @@ def test_the_parent_is_looked_at_only_if_the_folder_is_a_store_of_checkpoints(tm
     assert configured(load_run(tmp_path / "run1")) == []
     assert configured(load_run(tmp_path)) == [(0.1, "args.yaml, lr")]
     save(tmp_path / "weights")
+    assert configured(load_run(tmp_path / "weights")) == []  # run1 lies beside it: whose are the arguments?
+    (tmp_path / "run1").rename(tmp_path / "logs")
     assert configured(load_run(tmp_path / "weights")) == [(0.1, "../args.yaml, lr")]
 
 
-def test_the_nearest_file_wins_and_a_contradiction_is_told(tmp_path):
+def test_the_nearest_file_wins_and_one_that_contradicts_it_is_not_used(tmp_path):
     save(tmp_path / "a" / "ckpt")
     (tmp_path / "config.yaml").write_text("lr: 0.1\nweight_decay: 0.01\n")
     (tmp_path / "a" / "config.yaml").write_text("lr: 0.2\n")
     run = load_run(tmp_path)
     assert configured(run) == [(0.2, "a/config.yaml, lr")]
-    assert configured(run, "weight_decay") == [(0.01, "config.yaml, weight_decay")]
+    assert configured(run, "weight_decay") == []
     (finding,) = [f for f in run.findings if f.code == "sidecars-disagree"]
+    assert "not used" in finding.remedy
     assert "0.1" in finding.message
     assert "a/config.yaml" in finding.message
 

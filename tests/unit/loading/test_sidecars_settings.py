@@ -5,7 +5,7 @@ import json
 import pytest
 
 from smd_analyze.errors import DamagedFile
-from smd_analyze.loading.configured import configured_settings
+from smd_analyze.loading.settings.configured import configured_settings
 from smd_analyze.loading.sidecars.registry import reader_of
 
 

@@ -5,10 +5,10 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smd_analyze.loading.name_numbers import dates, paired, serial, split_runs, template, varying
-from smd_analyze.loading.name_tokens import tokens
-from smd_analyze.loading.order_sources import Member
-from smd_analyze.loading.steps import order
+from smd_analyze.loading.sequences.name_numbers import dates, paired, serial, split_runs, template, varying
+from smd_analyze.loading.sequences.name_tokens import tokens
+from smd_analyze.loading.sequences.order_sources import Member
+from smd_analyze.loading.sequences.steps import order
 
 WORDS = st.sampled_from(["model", "net", "ckpt", "llama", "best", "D", "unet", "agent"])
 CONSTANT = st.one_of(

@@ -4,8 +4,8 @@ import pytest
 
 from smd_analyze.errors import UsageError
 from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, TICKS, Fact
-from smd_analyze.loading.step_pattern import number_by, step_pattern_of
-from smd_analyze.loading.steps import Member, order
+from smd_analyze.loading.sequences.step_pattern import number_by, step_pattern_of
+from smd_analyze.loading.sequences.steps import Member, order
 
 
 def members(names: list[str], **facts: list[float]) -> list[Member]:

@@ -8,9 +8,9 @@ import pytest
 
 from smd_analyze.errors import DamagedFile, UnsafeFile
 from smd_analyze.loading.discovery import load_run
+from smd_analyze.loading.files.sources import open_source
 from smd_analyze.loading.formats.registry import open_document
 from smd_analyze.loading.formats.tensor_bundle import MAGIC, ordered_signed, slice_of
-from smd_analyze.loading.sources import open_source
 
 TYPES = {"float32": 1, "int64": 9}
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"

@@ -24,10 +24,10 @@ from torch.distributed.checkpoint.metadata import (
 )
 
 from smd_analyze.errors import DamagedFile, MissingLibrary, NothingToAnalyse, UnsafeFile
-from smd_analyze.loading import zstandard_parts
 from smd_analyze.loading.discovery import load_run
+from smd_analyze.loading.files.sources import open_source
 from smd_analyze.loading.formats.torch_distributed import open_folder
-from smd_analyze.loading.sources import open_source
+from smd_analyze.loading.pickles import zstandard_parts
 
 
 def write(

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from smd_analyze.loading.discovery import load_run
-from smd_analyze.loading.twins import torch_twins
+from smd_analyze.loading.units.twins import torch_twins
 from smd_analyze.records.run import Checkpoint, Run
 
 STEPS = (2, 5)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from schedule_runs import checkpoint, column, run, setting, sgd
 
-from smd_analyze.loading.settings import schedule_settings
+from smd_analyze.loading.settings.saved import schedule_settings
 from smd_analyze.schedule.resolve import resolve_schedule
 
 S = torch.optim.lr_scheduler

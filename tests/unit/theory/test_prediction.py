@@ -232,7 +232,7 @@ def test_members_of_different_parameter_groups_have_no_common_theory(flat, stati
     plan = replace(plan, parameter_group={"a": "decay", "b": "no decay"})
     members = (Member("a", 0, 0, 4), Member("b", 0, 0, 4))
     table = predict(statistics((flat, {"members": members})), plan)
-    assert "different parameter groups" in table["source"][0]
+    assert "differ in learning rate or weight decay" in table["source"][0]
     assert table["equilibrium_angular_update"].null_count() == 3
 
 

@@ -1,0 +1,1 @@
+"""Tensors that ranks hold in parts, put together."""

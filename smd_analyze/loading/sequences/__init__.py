@@ -1,0 +1,1 @@
+"""Which checkpoints are one run, in which order, at which step."""

@@ -1,0 +1,1 @@
+"""Hyperparameters: in force, configured or inferred, and which parameters a group holds."""

@@ -1,0 +1,1 @@
+"""Which files and folders are one checkpoint each."""

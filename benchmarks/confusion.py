@@ -18,7 +18,7 @@ import time
 import warnings
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ from smd_analyze.invariance.verdicts import Verdict  # noqa: E402
 from smd_analyze.invariance.verifying import measure  # noqa: E402
 from smd_analyze.invariance.verifying_outcomes import DEAD, ZERO  # noqa: E402
 from smd_analyze.invariance.verifying_points import POINTS, Probe  # noqa: E402
-from smd_analyze.invariance.verifying_residuals import Sums, claims_of  # noqa: E402
+from smd_analyze.invariance.verifying_residuals import Sums, by_unit, claims_of  # noqa: E402
 
 SYMBOLIC = ("invariant", "jointly invariant", "dead", "not invariant")
 NUMERIC = ("invariant", "dead", "not", "undecided")
@@ -100,7 +100,9 @@ def _compare(out: Row, model: torch.nn.Module, used: tuple, found: dict[str, lis
         expected = {"invariant": "invariant", "dead": "dead"}.get(verdict.status, "not")
         if truth != expected:
             where = f"[{verdict.part[0]}:{verdict.part[1]}]" if verdict.part else ""
-            out.differing.append(f"{verdict.parameter}{where}: graph {verdict.status}, numbers {truth} ({residual:.0e})")
+            out.differing.append(
+                f"{verdict.parameter}{where}: graph {verdict.status}, numbers {truth} ({residual:.0e})"
+            )
     sets = [c for c in claims if c.exponents or len(c.members) > 1]
     out.sets = len(sets), max((c.violation() for c in sets), default=0.0)
     _granularity(out, probe, [v for v in free if v.status == "invariant"])
@@ -108,7 +110,7 @@ def _compare(out: Row, model: torch.nn.Module, used: tuple, found: dict[str, lis
 
 def _whole(v: Verdict) -> Verdict:
     """The same elements, asked about alone and as one."""
-    return Verdict(v.parameter, v.role, "invariant", "", "proved", "whole", v.axis, v.part, 1)
+    return Verdict(v.parameter, v.role, "invariant", "", "proved", "whole", v.axis, v.part, 1, every=v.every)
 
 
 def _truth(sums: Sums) -> tuple[str, float]:
@@ -120,18 +122,17 @@ def _truth(sums: Sums) -> tuple[str, float]:
 
 def _granularity(out: Row, probe: Probe, free: list[Verdict]) -> None:
     """Free directions along the units' axis: as many as the graph says? Counted in the null space of the sums."""
-    free = [v for v in free if v.extent(tuple(probe.parameters[v.parameter].shape))[1] <= MOST_INDICES]
+    free = [v for v in free if v.count(tuple(probe.parameters[v.parameter].shape)) <= MOST_INDICES]
     if not free:
         return
-    longest = max(np.subtract(*v.extent(tuple(probe.parameters[v.parameter].shape))[::-1]) for v in free)
+    longest = max(v.count(tuple(probe.parameters[v.parameter].shape)) for v in free)
     rows: list[list[np.ndarray]] = [[] for _ in free]
-    for number in range(int(longest) + 4):
+    for number in range(longest + 4):
         products = probe.products(POINTS[number % len(POINTS)], 100 + number)
         for kept, v in zip(rows, free, strict=True):
             product = products[v.parameter]
-            start, stop = v.extent(tuple(product.shape))
-            part = product.narrow(v.axis, start, stop - start).movedim(v.axis, 0).reshape(stop - start, -1)
-            kept.append((part.sum(1) / part.abs().sum().clamp_min(1e-300)).numpy())
+            signed, size = by_unit(product, replace(v, units=v.count(tuple(product.shape))))
+            kept.append(signed / max(size.sum(), 1e-300))
     equal = 0
     for kept, v in zip(rows, free, strict=True):
         rank = int((np.linalg.svd(np.array(kept), compute_uv=False) > FAR).sum())
@@ -152,7 +153,9 @@ def main() -> None:
     names = chosen.names or [*ZOO, *([] if chosen.zoo else models())]
     start = time.perf_counter()
     rows: list[Row] = []
-    print("| model | nodes | rows | invariant | joint | dead | not | agree | granularity | sets | worst | graph | run |")
+    print(
+        "| model | nodes | rows | invariant | joint | dead | not | agree | granularity | sets | worst | graph | run |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
     with ProcessPoolExecutor(chosen.jobs) as pool:
         for one in pool.map(row, names):
@@ -191,7 +194,9 @@ def _totals(rows: list[Row], seconds: float) -> None:
     print(f"truly invariant parameters found: {table['invariant', 'invariant']} of {truly}")
     equal, compared = (sum(r.granularity[i] for r in done) for i in (0, 1))
     print(f"granularity equal: {equal} of {compared}")
-    print(f"joint sets and rescalings: {sum(r.sets[0] for r in done)}, worst residual {max(r.sets[1] for r in done):.0e}")
+    print(
+        f"joint sets and rescalings: {sum(r.sets[0] for r in done)}, worst residual {max(r.sets[1] for r in done):.0e}"
+    )
     print(
         f"relative residuals: invariant ≤ {max(r.largest for r in done):.0e}, others ≥ "
         f"{min(r.smallest for r in done):.0e}"

@@ -60,7 +60,8 @@ def find_groups(
     else is as in `smd_analyze.invariance.grouping.find_groups`.
     """
     described = model_files.hint_of(model) if isinstance(model, str | Path) else None
-    return grouping.find_groups(run, described or model, inputs, include=include, exclude=exclude, verify=verify)
+    chosen: Any = described or model
+    return grouping.find_groups(run, chosen, inputs, include=include, exclude=exclude, verify=verify)
 
 
 def measure(

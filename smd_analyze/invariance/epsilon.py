@@ -14,7 +14,7 @@ import numpy as np
 from smd_analyze.errors import SmdError
 from smd_analyze.invariance.modules import statistic
 from smd_analyze.invariance.verdicts import Verdict
-from smd_analyze.records.finding import Finding
+from smd_analyze.records.finding import Finding, Severity
 from smd_analyze.records.run import LazyTensor, Run
 
 NOTABLE, LARGE = 0.01, 0.1  # of a scale change that a normalization lets through
@@ -94,15 +94,16 @@ def _told(deltas: Mapping[str, np.ndarray]) -> list[Finding]:
     gone = {p: d for p, d in deltas.items() if np.median(d) > LARGE}
     some = {p: d for p, d in deltas.items() if p not in gone and np.median(d) > NOTABLE}
     few = {p: d for p, d in deltas.items() if p not in gone and p not in some and d.max() > LARGE}
-    findings = []
-    for chosen, severity, words, remedy in (
+    kinds: tuple[tuple[dict[str, np.ndarray], Severity, str, str], ...] = (
         (gone, "warning", "more than 10 % of most channels' variance: weights before are not effectively invariant",
          "theory of scale-invariant weights does not apply there"),
         (some, "warning", "more than 1 % of most channels' variance: weights before are invariant only roughly",
          "expect theory to be off by as much"),
         (few, "note", "more than 10 % of the variance of some channels, which hardly vary any more",
          "filters before these channels are not effectively invariant"),
-    ):  # fmt: skip
+    )  # fmt: skip
+    findings = []
+    for chosen, severity, words, remedy in kinds:
         if chosen:
             names = ", ".join(list(chosen)[:SHOWN]) + (", …" if len(chosen) > SHOWN else "")
             worst = max(float(np.median(d) if chosen is not few else d.max()) for d in chosen.values())

@@ -68,7 +68,9 @@ def _lines(groups: Groups, row: ParameterVerdict) -> list[str]:
     group = next((g for g in groups.groups if g.name == row.group), None)
     if row.granularity:
         units = f"; {group.units} of them" if group and group.units > 1 else ""
-        lines.append(f"  granularity  {row.granularity}: {GRANULARITY[row.granularity]}{units}")
+        meaning = GRANULARITY[row.granularity]
+        meaning = meaning.replace("the tensor", "the set") if row.status == "jointly invariant" else meaning
+        lines.append(f"  granularity  {row.granularity}: {meaning}{units}")
     lines.append(f"  because      {row.reason}")
     lines.append(f"  evidence     {row.evidence}: {EVIDENCE[row.evidence]}")
     lines.append(f"  rests on     {groups.source}")

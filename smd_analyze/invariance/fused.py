@@ -60,7 +60,7 @@ def fused_parts(
         if split and _last(word) in INTERLEAVED:
             findings.append(_unclear(name))
         elif split:
-            parts = list(_pieces(tensors[name].shape, [(theirs[p], shapes[theirs[p]]) for p in split]))
+            parts = list(_pieces(tensors[name].shape, [(theirs[p], shapes[theirs[p]]) for p in split], True))
             if parts:
                 found[name] = tuple(Piece(own, axis, a, b, along, 0, b - a) for own, axis, a, b, along in parts)
     for word, own in theirs.items():
@@ -68,10 +68,9 @@ def fused_parts(
         if split and _last(word) in INTERLEAVED:
             findings.append(_unclear(own))
         elif split:
-            for name, axis, a, b, along_mine in _pieces(
-                shapes[own], [(mine[p], tensors[mine[p]].shape) for p in split]
-            ):
-                found[name] = (Piece(own, along_mine, 0, b - a, axis, a, shapes[own][axis]),)
+            given = [(mine[p], tensors[mine[p]].shape) for p in split]
+            for name, axis, a, b, along in _pieces(shapes[own], given, False):
+                found[name] = (Piece(own, along, 0, b - a, axis, a, shapes[own][axis]),)
     return found, findings
 
 
@@ -107,11 +106,12 @@ def _split(word: str, others: Mapping[str, str]) -> list[str]:
 
 
 def _pieces(
-    whole: tuple[int, ...], parts: Sequence[tuple[str, tuple[int, ...]]]
+    whole: tuple[int, ...], parts: Sequence[tuple[str, tuple[int, ...]]], outputs_of_parts: bool
 ) -> Iterator[tuple[str, int, int, int, int]]:
     """(name, axis of the whole, start, stop, axis of the part), if the parts fill the whole along one axis.
 
-    A matrix may be stored the other way round (GPT-2's Conv1D): the axis that the parts fill tells.
+    A matrix may be stored the other way round (GPT-2's Conv1D): the axis that the parts fill tells. Where several fit,
+    the outputs are along axis 0 of the model's tensors: those of the parts, or of the whole.
     """
     straight = [(axis, axis) for axis in range(len(whole))]
     turned = [(1, 0), (0, 1)] if len(whole) == 2 else []
@@ -123,7 +123,7 @@ def _pieces(
             fits.append((axis, along))
     if not fits:
         return
-    axis, along = fits[0]
+    axis, along = min(fits, key=lambda fit: fit[::-1] if outputs_of_parts else fit)  # axis 0 holds torch's outputs
     start = 0
     for name, shape in parts:
         yield name, axis, start, start + shape[along], along

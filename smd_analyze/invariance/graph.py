@@ -150,7 +150,8 @@ def analyse(graph: Graph) -> tuple[dict[str, list[Verdict]], list[Finding]]:
     names = list(dict.fromkeys(graph.aliases.values()))
     number = {n: i for i, n in enumerate(names)}
     alone, taint = walk(graph, RULES, number.__getitem__)
-    axes = {name: _output_axis(graph, name) for name in names}
+    readers = {graph.parameters[n.name]: n for n in reversed(graph.nodes) if n.name in graph.parameters}
+    axes = {name: _output_axis(graph, name, readers.get(name)) for name in names}
     readings = {n: read_best(alone.space, p, axes[n]) for n, p in alone.parameters.items()}
     verdicts = {name: _alone(graph, alone, taint, name, readings.get(name), axes[name]) for name in names}
 
@@ -255,8 +256,8 @@ def _absorber(graph: Graph, place: Any) -> tuple[str, float | None]:
     return path, numbers[-1] if numbers and "norm" in name and name != "linalg_vector_norm" else None
 
 
-def _output_axis(graph: Graph, name: str) -> int:
-    """Axis of the output units: by the layer's class, else by the first operation that reads the tensor."""
+def _output_axis(graph: Graph, name: str, node: Node | None) -> int:
+    """Axis of the output units: by the layer's class, else by the operations that read the tensor's `node`."""
     shape = graph.shapes[name]
     if len(shape) < 2:
         return 0
@@ -265,11 +266,9 @@ def _output_axis(graph: Graph, name: str) -> int:
         return 1
     if kind == "Conv1D" and len(shape) == 2:  # GPT-2's linear layer stores its weight as [in, out]
         return 1
-    for node in graph.nodes:
-        if node.op == "placeholder" and graph.parameters.get(node.name) == name:
-            for user in node.users:
-                if operation(user) in ("mm", "matmul", "bmm", "addmm") and user.args[-1] is node:
-                    return len(shape) - 1
+    for user in node.users if node is not None else ():
+        if operation(user) in ("mm", "matmul", "bmm", "addmm") and user.args[-1] is node:
+            return len(shape) - 1
     return 0
 
 

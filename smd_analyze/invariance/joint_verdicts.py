@@ -98,8 +98,8 @@ def _of_set(verdict: Verdict, together: Together, axis: int, where: Place, absor
         how = f"{where(together.place)} divides their common scale out"
     norm, eps = absorber(together.place)
     return replace(
-        verdict, norm=norm, eps=eps, status="jointly invariant", reason=f"{how}; alone, each is measured against the others",
-        evidence="proved", granularity=together.granularity, axis=axis, part=None, units=together.units,
+        verdict, status="jointly invariant", reason=f"{how}; alone, each is measured against the others", norm=norm,
+        eps=eps, evidence="proved", granularity=together.granularity, axis=axis, part=None, units=together.units,
         joint=together.members[0],
     )  # fmt: skip
 

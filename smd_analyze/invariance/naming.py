@@ -23,6 +23,7 @@ PLAIN = {
     "embedding": "the embedding enters the residual stream, or a layer without a normalization before it",
     "other": "no known normalization acts on it",
 }
+ELSEWHERE = "no normalization follows it by name and order; whether one does on another way, only the graph tells"
 
 
 def name_verdicts(
@@ -45,19 +46,23 @@ def name_verdicts(
             if verdict.parameter not in found and (not sure or verdict.status in ("invariant", "dead")):
                 decided.setdefault(verdict.parameter, []).append(verdict)
         found |= decided
+    norms = [i for i, m in enumerate(modules) if m.norm_size]
+    open_ = {m.path for m in modules[: norms[-1] if ordered and norms else len(modules)]} if norms else set()
     by_name = {name: module for module in modules for name in module.names.values()}
     verdicts: list[Verdict] = []
     for name, tensor in parameters.items():
-        verdicts += found.get(name) or [_plain(name, tensor, by_name.get(name))]
+        verdicts += found.get(name) or [_plain(name, tensor, by_name.get(name), open_)]
     return verdicts
 
 
-def _plain(name: str, tensor: LazyTensor, module: Module | None) -> Verdict:
-    """What is said of a tensor that no rule speaks of."""
+def _plain(name: str, tensor: LazyTensor, module: Module | None, open_: set[str]) -> Verdict:
+    """What is said of a tensor that no rule speaks of. `open_`: modules that a normalization may come after."""
     kind = role(name, tensor)
     axis = output_axis(tensor)
     reason = PLAIN.get(kind, "no normalization follows it directly")
     if module is not None and module.norm_size and kind == "bias":
         reason = "the shift of a normalization is added after it"
     units = tensor.shape[axis] if tensor.shape else 1
+    if kind == "conv" and module is not None and module.path in open_:
+        return Verdict(name, kind, "unknown", ELSEWHERE, "guessed", "", axis, units=units)
     return Verdict(name, kind, "not invariant", reason, "guessed", "", axis, units=units)

@@ -173,10 +173,10 @@ def _linear_path(last: Module | None, first: Module | None, norm: str) -> Iterat
 
 
 def _residual(module: Module) -> Iterator[Verdict]:
-    """Everything else in a transformer block."""
+    """Everything else in a transformer block but convolutions: nobody knows what follows those."""
     weight = module.weight
-    if weight is None:
+    kind = role(module.weight_name, weight) if weight is not None else ""
+    if weight is None or kind == "conv":
         return
     axis = output_axis(weight)
-    kind = role(module.weight_name, weight)
     yield Verdict(module.weight_name, kind, "not invariant", STREAM, "guessed", "", axis, units=weight.shape[axis])

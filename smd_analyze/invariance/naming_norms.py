@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from smd_analyze.invariance.frozen import reason_of
@@ -16,6 +16,7 @@ STEM_WORD = re.compile(
     r"^(?:conv|convolution|dw_?conv|depthwise|proj|projection|sr|c|fc|lin|linear|dense|layer|h)_?(\d*)$", re.I
 )
 NORM_STEM_WORD = re.compile(r"^(?:[bgl]n|norm|normalization|layer_?norm|(?:batch|group)_?norm|n)_?(\d*)$", re.I)
+FEWEST_VOTES = 3  # modules of one name elsewhere that show which way round they go
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class _Finder:
             for depth, word in enumerate(words):
                 if word.isdigit():
                     self.numbers.setdefault(".".join(words[:depth]), set()).add(int(word))
-        self.votes = self._votes()
+        self.votes = self._votes(_pattern)
+        self.leaf_votes = self._votes(lambda module: module.leaf)
 
     def norm_after(self, index: int) -> _Pair | None:
         """The normalization that follows module `index`, None if there is no sign of one."""
@@ -94,7 +96,7 @@ class _Finder:
             return None
         convolution = module.weight is not None and len(module.weight.shape) > 2
         stems = STEM_WORD.match(module.leaf), NORM_STEM_WORD.match(norm.leaf)
-        other = stems[0] is not None and stems[1] is not None and stems[0][1] != stems[1][1]  # `conv1`, but `bn`
+        other = stems[0] is not None and stems[1] is not None and stems[0][1] > stems[1][1] == ""  # `conv1`, but `bn`
         if not same_name and (other or not (norm.statistics and convolution and module.parent != self.top)):
             return _Pair(norm, "a residual sum or an activation may stand between it and the norm")
         if not norm.statistics and not convolution:
@@ -132,7 +134,7 @@ class _Finder:
                 found.append(sibling)
         return found[0] if len(found) == 1 else None
 
-    def _votes(self) -> dict[str, tuple[int, int]]:
+    def _votes(self, pattern: Callable[[Module], str]) -> dict[str, tuple[int, int]]:
         """For each pattern of names, how many norms have the size of the matrix' output, and how many of its input.
 
         Only matrices whose two sizes differ can vote. Pre-activation blocks show by votes for the input.
@@ -142,18 +144,23 @@ class _Finder:
             norm = self._by_name(module) if module.weight is not None else None
             if norm is not None and module.weight is not None:
                 out, into = _out(module), input_size(module.weight)
-                a, b = votes.get(_pattern(module), (0, 0))
+                a, b = votes.get(pattern(module), (0, 0))
+                if into == 1:  # depthwise: as many inputs as outputs
+                    continue
                 if norm.norm_size == out != into:
                     a += 1
                 elif norm.norm_size != out:
                     b += 1
-                votes[_pattern(module)] = (a, b)
+                votes[pattern(module)] = (a, b)
         return votes
 
     def _checked_by_votes(self, module: Module, norm: Module) -> _Pair | None:
         after, before = self.votes.get(_pattern(module), (0, 0))
         if before:
             return None
+        if not after and norm.statistics:  # as all modules of that name do in the model
+            likewise, against = self.leaf_votes.get(module.leaf, (0, 0))
+            after = likewise if likewise >= FEWEST_VOTES and not against else 0
         weight = module.weight
         if not norm.statistics and (weight is None or len(weight.shape) == 2):
             return _Pair(norm, "a residual sum or an activation may stand between it and the norm")

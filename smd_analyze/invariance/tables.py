@@ -108,9 +108,7 @@ def _unique(name: str, parameter: str, taken: set[str]) -> str:
 
 def _group(name: str, members: Sequence[Verdict], tensors: Mapping[str, LazyTensor], owner: Mapping[str, str]) -> Group:
     first = members[0]
-    parts = tuple(
-        Member(m.parameter, m.axis, *m.extent(tensors[m.parameter].shape), every=m.every) for m in members
-    )
+    parts = tuple(Member(m.parameter, m.axis, *m.extent(tensors[m.parameter].shape), every=m.every) for m in members)
     numel = sum(m.numel(tensors[m.parameter].shape) for m in members)
     parameter_group = ", ".join(dict.fromkeys(owner.get(m.parameter, "") for m in members))
     units = first.units if numel > first.units else 1  # a unit of one number has no direction

@@ -29,8 +29,8 @@ class Graph:
     """What the walk needs: the nodes, which placeholders are parameters or buffers, and which nodes are read.
 
     `parameters` maps a placeholder to the parameter's name (of tied ones the first), `aliases` every name to that one.
-    `module_types` maps a module's path to its class name. `outputs_read` says in words what is taken as the output. `frozen` are paths
-    of batch normalizations in eval mode.
+    `module_types` maps a module's path to its class name. `outputs_read` says in words what is taken as the output.
+    `frozen` are paths of batch normalizations in eval mode.
     """
 
     module: GraphModule

@@ -58,7 +58,7 @@ def verify(
         return rows, [not_run(label, failed)]
     checked = _unless_an_eps(probe, [judged(c) for c in claims])
     if weights:
-        checked = _in_practice(probe, checked)
+        checked = _in_practice(probe, checked, set(weights))
     after = {id(old): new for c in checked if not c.claim.exponents
              for old, new in zip(c.claim.members, c.verdicts, strict=True)}  # fmt: skip
     unfounded = {id(c.claim.members[0]) for c in checked if c.claim.exponents and c.outcome == "contradicted"}
@@ -127,7 +127,7 @@ def _unless_an_eps(probe: Probe, checked: Sequence[Checked]) -> list[Checked]:
     return out
 
 
-def _in_practice(probe: Probe, checked: Sequence[Checked]) -> list[Checked]:
+def _in_practice(probe: Probe, checked: Sequence[Checked], loaded: Collection[str]) -> list[Checked]:
     """How exact confirmed invariances are at the checkpoint's own weights, with the model's own eps."""
     out = list(checked)
     try:
@@ -137,6 +137,8 @@ def _in_practice(probe: Probe, checked: Sequence[Checked]) -> list[Checked]:
     for i, c in enumerate(checked):
         if c.outcome not in ("confirmed", "found") or c.verdicts[0].status not in INVARIANT:
             continue
+        if any(v.parameter not in loaded for v in c.verdicts):
+            continue
         sums = Sums(c.verdicts)
         sums.add(products, scale_of(products))
         signed, size = sums.signed[0], sums.sizes[0]
@@ -144,7 +146,7 @@ def _in_practice(probe: Probe, checked: Sequence[Checked]) -> list[Checked]:
             continue
         ratio = np.abs(signed[size > 0]) / size[size > 0]
         worst = f" (worst unit {ratio.max():.0e})" if len(ratio) > 1 else ""
-        words = f"with the checkpoint's weights and its eps, {np.median(ratio):.0e} of the scale is left{worst}"
+        words = f"at the checkpoint, with real eps, a residual of {np.median(ratio):.0e} is left{worst}"
         out[i] = replace(c, verdicts=tuple(replace(v, reason=f"{v.reason}; {words}") for v in c.verdicts))
     return out
 

@@ -95,11 +95,21 @@ class Exact(TorchFunctionMode):
     def _remember(self, args: Sequence[Any], kwargs: dict[str, Any], out: torch.Tensor) -> None:
         if len(args) != 2 or kwargs:
             return
-        x, number = (args[1], args[0]) if isinstance(args[0], float) else (args[0], args[1])
-        if not isinstance(number, float) or not 0 < number <= LARGEST_EPS or not isinstance(x, torch.Tensor):
+        for x, other in (args, args[::-1]):
+            number = _number(other)
+            if isinstance(x, torch.Tensor) and number is not None and 0 < number <= LARGEST_EPS:
+                break
+        else:
             return
         if x.is_floating_point() and bool((x.detach() >= 0).all()):
             self.sums[id(out)] = (out, x)
+
+
+def _number(x: Any) -> float | None:
+    """A bare number, or a tensor that holds one and is no parameter."""
+    if isinstance(x, torch.Tensor):
+        return float(x) if x.numel() == 1 and x.is_floating_point() and not x.requires_grad else None
+    return x if isinstance(x, float) else None
 
 
 def _divides(args: Sequence[Any]) -> bool:

@@ -28,8 +28,9 @@ def checked_guesses(
     Raises `problem`, which tells why there is no graph, if the model cannot be run either.
     """
     graph = untraced(built.network)
-    matched, unmatched = match_names(graph, tensors, built.label, built.names or {}, built.transposed or {})
-    orders = built.transposed or {}
+    match = match_names(graph, tensors, built.label, built.names or {}, built.transposed or {})
+    matched, orders = match.names, match.orders
+    built = replace(built, transposed=orders)
     asked: dict[str, list[Verdict]] = {}
     place: dict[str, list[int]] = {}
     for number, verdict in enumerate(guessed):
@@ -55,7 +56,11 @@ def checked_guesses(
         "graph-not-traced", "warning", built.label, str(problem),
         "verdicts are guessed from names and checked numerically: what is confirmed holds at the probed points",
     )  # fmt: skip
-    return verdicts, f"names and shapes, checked with {built.label}", [*built.findings, note, *unmatched, *findings]
+    return (
+        verdicts,
+        f"names and shapes, checked with {built.label}",
+        [*built.findings, note, *match.findings, *findings],
+    )
 
 
 def _back(verdict: Verdict, before: Verdict, order: tuple[int, ...] | None) -> Verdict:

@@ -69,13 +69,17 @@ def _after(v: Verdict, claim: Sums, outcome: Outcome, residual: float, finest: f
     if outcome == "found":
         indices = claim.reached()[1]
         by_unit = finest < ZERO and indices > 1
-        reason = f"numerically its scale cancels, which the graph does not show ({v.reason})"
+        unsaid = "by names" if v.evidence == "guessed" else "which the graph does not show"
+        reason = f"numerically its scale cancels ({unsaid}: {v.reason})"
         return replace(
             v, status="invariant", evidence="confirmed", granularity="unit" if by_unit else "whole",
             units=indices if by_unit else 1, reason=reason, partners=(),
         )  # fmt: skip
     if outcome == "refuted":
-        return replace(v, evidence="refuted", reason=f"{v.reason} (relative residual {residual:.1g})")
+        reason = f"{v.reason} (relative residual {residual:.1g})"
+        return replace(v, status="not invariant", evidence="refuted", reason=reason)
     claimed = f"{v.status} {v.granularity}".strip()
     reason = f"claimed as {claimed} ({v.reason}), but numerically its scale matters: residual {residual:.1g}"
-    return replace(v, status="not invariant", evidence="refuted", granularity="", joint="", reason=reason)
+    return replace(
+        v, status="not invariant", evidence="refuted", granularity="", joint="", reason=reason, norm="", eps=None
+    )

@@ -78,8 +78,8 @@ class Probe:
     ) -> Products:
         """w·∂y/∂w for a random projection of the outputs, name by name; what has no gradient is zero.
 
-        `number` seeds weights, inputs and projection. `stretched` tensors are multiplied by a factor on top. Raises what the model's own code raises, and ValueError
-        if it returns no finite numbers.
+        `number` seeds weights, inputs and projection; every eps becomes `eps`; `stretched` tensors are multiplied by a
+        factor on top. Raises what the model's own code raises, and ValueError if it returns no finite numbers.
         """
         with torch.random.fork_rng(devices=[]), _double():
             torch.manual_seed(SEED + number)
@@ -166,7 +166,7 @@ class Probe:
         return found
 
 
-class _double:  # noqa: N801
+class _double:
     """New tensors are float64 meanwhile."""
 
     def __enter__(self) -> None:

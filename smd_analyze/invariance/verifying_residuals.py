@@ -35,7 +35,7 @@ class Sums:
             terms = [(c, products[n]) for n, c in self.exponents]
             parts = [(np.array([c * float(p.sum())]), np.array([abs(c) * float(p.abs().sum())])) for c, p in terms]
         else:
-            parts = [_by_unit(products[m.parameter], m) for m in self.members]
+            parts = [by_unit(products[m.parameter], m) for m in self.members]
         self.signed.append(np.sum([p[0] for p in parts], axis=0))
         self.sizes.append(np.sum([p[1] for p in parts], axis=0))
         self.scales.append(scale)
@@ -91,7 +91,8 @@ def scale_of(products: Mapping[str, torch.Tensor]) -> float:
     return max((float(p.abs().sum()) for p in products.values()), default=0.0)
 
 
-def _by_unit(product: torch.Tensor, verdict: Verdict) -> tuple[np.ndarray, np.ndarray]:
+def by_unit(product: torch.Tensor, verdict: Verdict) -> tuple[np.ndarray, np.ndarray]:
+    """Σ w·g and Σ |w·g| of each unit; of what is not invariant, of each index."""
     if product.ndim == 0:
         product = product[None]
     shape = tuple(product.shape)

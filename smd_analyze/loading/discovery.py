@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
@@ -31,6 +32,8 @@ from smd_analyze.records.finding import Finding
 from smd_analyze.records.run import Checkpoint, GraphHint, Run
 
 LEFT_OUT = "It is left out."
+FOREIGN = ("text, not", "a single NumPy array")  # not what a save that went wrong leaves behind
+CALLED = re.compile(r"\.(pth?|ckpt|bin|pkl|pickle|npz|safetensors|h5|hdf5|keras|msgpack|tar|th|pt2|params)$", re.I)
 
 
 def load_run(
@@ -71,6 +74,7 @@ def load_run(
         opened = [replace(one, number=number_by(pattern, one.unit.name)) for one in opened]
     if not opened:
         raise nothing(root, units, findings)
+    findings = [f for f in findings if not is_foreign_text(f)]
     sequence = choose(opened, root, run, order, steps_per_epoch)
     members, numbers = sequence.members, sequence.steps
     chosen = within(steps, numbers)
@@ -163,8 +167,13 @@ def unread(unit: Unit, problem: Exception) -> Finding:
     """A unit that could not be read, as a finding: the rest goes on."""
     words = str(problem).removeprefix(f"{unit.path}: ")
     code = {"UnknownFormat": "not-a-checkpoint", "DamagedFile": "damaged-file", "UnsafeFile": "unsafe-file"}
-    severity = "note" if type(problem).__name__ == "UnknownFormat" and "text, not" in words else "warning"
+    severity = "note" if type(problem).__name__ == "UnknownFormat" and words.startswith(FOREIGN) else "warning"
     return Finding(code.get(type(problem).__name__, "unreadable-file"), severity, unit.path, words, LEFT_OUT)
+
+
+def is_foreign_text(finding: Finding) -> bool:
+    """Of a text file that is not even called like a checkpoint: said only where nothing else is found."""
+    return finding.message.startswith(FOREIGN[0]) and not CALLED.search(finding.where)
 
 
 def share(reading: Reading, before: Reading) -> Reading:
@@ -258,14 +267,16 @@ def build(
 
 
 def groups_of(readings: Sequence[Reading]) -> Mapping[str, tuple[str, ...]]:
-    """Parameter group → parameters, from the first checkpoint that knows; parameters left out are dropped."""
+    """Parameter group → parameters, from the first checkpoint that knows most; parameters left out are dropped.
+
+    A group that was added to the optimizer on the way (a backbone that was frozen at first) counts.
+    """
+    best: dict[str, tuple[str, ...]] = {}
     for reading in readings:
-        if reading.parameter_groups:
-            kept = {
-                g: tuple(n for n in names if n in reading.parameters) for g, names in reading.parameter_groups.items()
-            }
-            return {g: names for g, names in kept.items() if names}
-    return {}
+        kept = {g: tuple(n for n in names if n in reading.parameters) for g, names in reading.parameter_groups.items()}
+        if sum(map(len, kept.values())) > sum(map(len, best.values())):
+            best = {g: names for g, names in kept.items() if names}
+    return best
 
 
 def graphs_of(readings: Sequence[Reading]) -> tuple[GraphHint, ...]:

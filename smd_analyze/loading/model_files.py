@@ -1,4 +1,4 @@
-"""A model that is named by a file that describes it: model.onnx, model.pt2, model.keras, config.json, or their folder."""
+"""A model named by a file that describes it: model.onnx, model.pt2, model.keras, config.json, or their folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from smd_analyze.loading.files.sources import open_source
 from smd_analyze.loading.formats.registry import open_document
 from smd_analyze.loading.frameworks.described import config_beside, config_hints
 from smd_analyze.loading.frameworks.registry import framework_of
-from smd_analyze.loading.units.folders import read_json
 from smd_analyze.records.run import GraphHint
 
 FILES = re.compile(r"\.(onnx|pt2|keras|h5|hdf5|json|pt|pth|ckpt|bin|ts|torchscript)$", re.IGNORECASE)
@@ -42,7 +41,7 @@ def hint_of(spec: str | Path) -> GraphHint | None:
 
 def json_hints(path: str) -> tuple[GraphHint, ...]:
     """Of a configuration by itself: Keras' (model.to_json()) or Hugging Face's."""
-    config = read_json(path)
+    config = listing.read_json(path)
     if isinstance(config, dict) and "class_name" in config and "config" in config:
         return (GraphHint("keras config", path, partial(dict, config)),)
     hints = config_hints(path.rpartition("/")[0] or ".", config)

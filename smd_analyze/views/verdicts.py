@@ -16,7 +16,10 @@ from smd_analyze.views.layers import SCREEN, SMALL
 from smd_analyze.views.text import counted, fold, shorten
 
 ORDER = ("invariant", "jointly invariant", "dead", "unknown", "not invariant")
-VECTORS = {"norm gain": "gains", "bias": "biases"}
+VECTORS = {
+    "norm gain": "gains: they come after a normalization and set the scale of what follows",
+    "bias": "biases: nothing divides their scale out",
+}
 GRANULARITY = {"unit": "per unit", "block": "per block", "whole": "as a whole"}
 CLASS = re.compile(r" \([A-Z]\w*\)")
 GUESSED = (
@@ -90,12 +93,11 @@ def _is_aside(p: ParameterVerdict) -> bool:
 
 
 def _aside(found: dict[str, ParameterVerdict], room: int, verdict: str) -> Iterator[tuple[str, str, str, str]]:
-    for role, plural in VECTORS.items():
+    for role, why in VECTORS.items():
         names = [n for n, p in found.items() if p.role == role]
         if names:
             name = f"{shorten(names[0], room - 3)}, …" if len(names) > 1 else fold(names[0], room)
-            reason = f"{plural}: they set a scale, none is divided out" if len(names) > 1 else found[names[0]].reason
-            yield name, str(len(names)), verdict, reason
+            yield name, str(len(names)), verdict, why if len(names) > 1 else found[names[0]].reason
 
 
 def _reason(rows: Sequence[ParameterVerdict], names: Sequence[str]) -> str:

@@ -54,7 +54,7 @@ def compare_layouts(
         axis %= len(tensor.shape)
         if tensor.layout is None or "O" not in tensor.layout:
             out.unknown.append(f"{name} {list(tensor.shape)}: layout {tensor.layout}, its output axis is {axis}")
-        elif len(tensor.layout) != len(tensor.shape) or tensor.layout.index("O") != axis:
+        elif len(tensor.layout) != len(tensor.shape) or tensor.layout[axis] != "O":  # depthwise kernels have two
             out.wrong.append(f"{name} {list(tensor.shape)}: layout {tensor.layout}, its output axis is {axis}")
         else:
             out.right += 1

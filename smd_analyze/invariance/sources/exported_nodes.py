@@ -16,7 +16,7 @@ Tree = Mapping[str, Any]
 ATEN = "torch.ops.aten."
 NUMBERS: dict[str, Callable[..., Any]] = {
     f"_operator.{name}": getattr(operator, name)
-    for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pow", "eq", "ne", "lt", "le", "gt", "ge",
+    for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "eq", "ne", "lt", "le", "gt", "ge",
                  "and_", "or_", "not_")
 } | {
     "math.ceil": math.ceil, "math.floor": math.floor, "math.trunc": math.trunc,
@@ -149,7 +149,7 @@ class Follower:
                 call = NUMBERS.get(target) or aten(short)
                 if self.retrain:
                     call, kwargs = as_in_training(short, call, kwargs)
-                args, kwargs = positional(call, args, kwargs)
+                args, kwargs = positional(call, args, kwargs, self.device)
                 path = scope_of(node)
                 result = self.scope(path)(call, args, kwargs) if path else call(*args, **kwargs)
             self.store(node["outputs"], result, values)
@@ -244,10 +244,15 @@ def as_in_training(short: str, call: Any, kwargs: dict[str, Any]) -> tuple[Any, 
     return call, kwargs
 
 
-def positional(call: Any, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+def positional(
+    call: Any, args: list[Any], kwargs: dict[str, Any], device: torch.device
+) -> tuple[list[Any], dict[str, Any]]:
     """The same arguments, those without keyword-only names by position: "self" is no keyword for Python."""
     if not isinstance(call, torch._ops.OpOverload):
-        return [*args, *kwargs.values()], {}
+        numbers = [*args, *kwargs.values()]
+        if any(isinstance(n, (list, tuple, str)) for n in numbers):
+            raise TypeError("a list where a number is expected")
+        return numbers, {}
     left = {k: v for k, v in kwargs.items() if k not in PLACES[1:] or v is not None}
     for one in call._schema.arguments[len(args) :]:
         if one.kwarg_only:
@@ -256,6 +261,9 @@ def positional(call: Any, args: list[Any], kwargs: dict[str, Any]) -> tuple[list
             args.append(left.pop(one.name))
         elif one.has_default_value():
             args.append(one.default_value)
+    takes_device = any(one.name == "device" and one.kwarg_only for one in call._schema.arguments)
+    if takes_device and not any(isinstance(a, torch.Tensor) for a in args):
+        left.setdefault("device", device)  # what makes a tensor makes it where the others are
     return args, left
 
 

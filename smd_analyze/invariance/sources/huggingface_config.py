@@ -96,6 +96,11 @@ def refuse_others(described: Mapping[str, Any], where: str) -> None:
             f"{where}: holds an adapter ({described['peft_type']}); the model that it adapts ({base}) is not in the "
             "run; give both together with --model: a function that returns get_peft_model(…)"
         )
+    if "architecture" in described and "pretrained_cfg" in described:
+        raise UsageError(
+            f"{where}: is timm's configuration of a {described['architecture']}, which is not built from it; give the "
+            "model with --model: a function that returns timm.create_model(…)"
+        )
     if "_class_name" in described:
         raise UsageError(
             f"{where}: is diffusers' configuration of a {described['_class_name']}, which is not built from it; give "

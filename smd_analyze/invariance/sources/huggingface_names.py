@@ -61,7 +61,7 @@ def as_saved(network: Any, saved: Iterable[str]) -> dict[str, str]:
     except ImportError:
         return {}
     transforms = get_model_conversion_mapping(network)
-    renamings = [t for t in transforms if not isinstance(t, WeightConverter)]
+    renamings: Any = [t for t in transforms if not isinstance(t, WeightConverter)]
     converters = [t for t in transforms if isinstance(t, WeightConverter)]
     own = {n: p for n, p in network.named_parameters(remove_duplicate=False)}
     names: dict[str, str] = {}

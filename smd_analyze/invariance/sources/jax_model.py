@@ -45,7 +45,7 @@ def build(made: Any, inputs: Any, label: str, tensors: Mapping[str, LazyTensor])
     Raises UsageError if it cannot be traced.
     """
     try:
-        import jax
+        import jax  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise MissingLibrary(
             f"--model {label}: following a model of jax needs jax: pip install 'smd-analyze[jax]'"

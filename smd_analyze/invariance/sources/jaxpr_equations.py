@@ -6,7 +6,7 @@ read of a jaxpr is the same in all its versions since 0.4.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,11 @@ CALLS = ("pjit", "jit", "closed_call", "core_call", "custom_jvp_call", "remote_c
          "custom_lin", "xla_call", "named_call")  # fmt: skip
 RANDOM = ("random_bits", "random_seed", "random_wrap", "random_unwrap", "random_fold_in", "random_split",
           "random_gamma", "threefry2x32", "rng_bit_generator", "rng_uniform")  # fmt: skip
+ARITHMETIC: dict[str, Callable[..., float]] = {
+    "convert_element_type": lambda x: x, "add": lambda x, y: x + y, "sub": lambda x, y: x - y,
+    "mul": lambda x, y: x * y, "max": max, "min": min,
+}  # fmt: skip
+"""What is computed at once, of numbers: jax writes the count of a variance as n − 0."""
 MOST_EQUATIONS = 20_000
 
 
@@ -123,6 +128,11 @@ def appended(program: Program, equation: Any, inputs: list[Operand], place: str)
         return inline(program, inner, getattr(body, "consts", ()), dict(zip(inner.invars, given, strict=True)), place)
     if name == "scan" and int(params["length"]) * len(params["jaxpr"].jaxpr.eqns) <= MOST_EQUATIONS:
         return unrolled(program, params, inputs, place)
+    if name in ARITHMETIC and all(isinstance(i, Literal) and i.value.size == 1 for i in inputs):
+        numbers = [float(i.value.reshape(-1)[0]) for i in inputs if isinstance(i, Literal)]
+        made = equation.outvars[0].aval
+        kind = str(made.dtype) if str(made.dtype).startswith(("int", "uint", "bool")) else "float32"
+        return [Literal(np.asarray(ARITHMETIC[name](*numbers)).astype(kind).reshape(made.shape))]
     shapes = [getattr(v.aval, "shape", ()) for v in equation.outvars]
     dtypes = [str(getattr(v.aval, "dtype", "float32")) for v in equation.outvars]
     kept = {k: v for k, v in params.items() if k not in ("name", "sharding")}

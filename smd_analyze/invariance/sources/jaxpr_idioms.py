@@ -37,24 +37,26 @@ class Idioms:
             x = made.inputs[0]
         return x
 
-    def mean(self, x: Operand) -> tuple[Operand, tuple[int, ...]] | None:
-        """(y, axes) if x is the mean of y over them, without those axes."""
+    def mean(
+        self, x: Operand, axes: Sequence[int] = (), like: Sequence[int] = ()
+    ) -> tuple[Operand, tuple[int, ...]] | None:
+        """(y, axes) if x is the mean of y over them: without those axes, or with `axes` of `like` put back."""
         made = self.maker(x)
         if made is None or made.name not in ("div", "mul"):
             return None
         for total, number in ((0, 1), (1, 0)) if made.name == "mul" else ((0, 1),):
             count = made.inputs[number]
-            sums = self.maker(made.inputs[total])
+            sums = self.maker(self.spread(made.inputs[total], axes, like) if like else made.inputs[total])
             if not isinstance(count, Literal) or count.value.size != 1 or sums is None or sums.name != "reduce_sum":
                 continue
-            source, axes = sums.inputs[0], tuple(int(a) for a in sums.params["axes"])
+            source, over = sums.inputs[0], tuple(int(a) for a in sums.params["axes"])
             if not isinstance(source, int):
                 continue
-            wanted = prod(self.shapes[source][a] for a in axes)
+            wanted = prod(self.shapes[source][a] for a in over)
             told = float(count.value.reshape(-1)[0])
             told = 1 / told if made.name == "mul" and told else told
             if abs(told - wanted) <= 1e-6 * wanted:
-                return self.origin(source), axes
+                return self.origin(source), over
         return None
 
     def spread(self, x: Operand, axes: Sequence[int], like: Sequence[int], through: Sequence[str] = SAME) -> Operand:
@@ -113,7 +115,7 @@ class Idioms:
         """x − mean(x), and mean(x²) − mean(x)²."""
         shape = self.shapes[first]
         for axes in self.candidate_axes(e.inputs[1]):
-            found = self.mean(self.spread(e.inputs[1], axes, shape))
+            found = self.mean(self.spread(e.inputs[1], axes, shape)) or self.mean(e.inputs[1], axes, shape)
             if found is not None and found[1] == axes and found[0] == self.origin(first):
                 return replace(e, name="centre", inputs=(first,), params={"axes": axes})
         squares, mean = self.mean(first), self.square_of(e.inputs[1])
@@ -143,8 +145,9 @@ class Idioms:
         above, shape = self.maker(first), self.shapes[first]
         for axes in self.candidate_axes(e.inputs[1]):
             below = self.maker(self.spread(e.inputs[1], axes, shape))
-            same = below is not None and below.name == "reduce_sum" and self.origin(below.inputs[0]) == self.origin(first)
-            if not same or above is None or above.name != "exp" or len(axes) != 1:
+            if below is None or below.name != "reduce_sum" or self.origin(below.inputs[0]) != self.origin(first):
+                continue
+            if above is None or above.name != "exp" or len(axes) != 1:
                 continue
             shifted = self.maker(above.inputs[0])
             if shifted is None or shifted.name != "sub" or not isinstance(shifted.inputs[0], int):
@@ -154,9 +157,10 @@ class Idioms:
             if largest is not None and largest.name == "max":  # max(−inf, largest)
                 largest = self.maker(next((i for i in largest.inputs if isinstance(i, int)), 0), COPIES)
             source = shifted.inputs[0]
-            if largest is not None and largest.name == "reduce_max" and largest.params["axes"] == below.params["axes"]:
-                if self.origin(largest.inputs[0]) == self.origin(source):
-                    return replace(e, name="softmax", inputs=(source,), params={"axis": axes[0]})
+            if largest is None or largest.name != "reduce_max" or largest.params["axes"] != below.params["axes"]:
+                continue
+            if self.origin(largest.inputs[0]) == self.origin(source):
+                return replace(e, name="softmax", inputs=(source,), params={"axis": axes[0]})
         return e
 
     def is_nan(self, x: Operand) -> bool:

@@ -218,7 +218,12 @@ def gather(e: Equation, x: Tensor, index: Any) -> Tensor:
     axis = gone[0] if len(gone) == 1 else -1
     whole = all(n == (1 if a == axis else x.shape[a]) for a, n in enumerate(sizes))
     index = tensor(index)
-    if axis < 0 or not whole or tuple(numbers.start_index_map) != (axis,) or getattr(numbers, "operand_batching_dims", ()):
+    if (
+        axis < 0
+        or not whole
+        or tuple(numbers.start_index_map) != (axis,)
+        or getattr(numbers, "operand_batching_dims", ())
+    ):
         raise NotFollowed("gather of parts")
     rows = torch.remainder(index.squeeze(-1).long(), x.shape[axis])
     offset = [int(a) for a in numbers.offset_dims]
@@ -279,8 +284,7 @@ def chance(e: Equation, *_: Any) -> Any:
     kinds = [dtype_of(d) for d in e.dtypes]
     made = [torch.rand(s) for s in e.shapes]
     return tuple(
-        n > 0.5 if k == torch.bool else n if k.is_floating_point else n.long()
-        for n, k in zip(made, kinds, strict=True)
+        n > 0.5 if k == torch.bool else n if k.is_floating_point else n.long() for n, k in zip(made, kinds, strict=True)
     )
 
 

@@ -59,6 +59,7 @@ def model_of(
 
     `names` and `transposed` are filled in, as in Built; `unknown`: layers that are not known → their class.
     """
+    from smd_analyze.invariance.sources.keras_attention import NESTED
     from smd_analyze.invariance.sources.keras_layers import KNOWN, Layer, Opaque
     from smd_analyze.invariance.sources.keras_network import Network
 
@@ -82,7 +83,7 @@ def model_of(
                 raise UsageError(f"{where}: layers of class {kind} are not known; give the model with --model")
             made[name], unknown[f"{prefix}{name}"] = type(kind, (Opaque,), {})(results.get(name, [1])), kind
             continue
-        own = variables(tensors, prefix, name)
+        own = variables(tensors, prefix, name, kind in NESTED)
         titled = type(kind, (Layer,), {})  # the class's name appears in the reasons
         layer = titled(kind, config, {leaf: tensors[full].shape for leaf, full in own.items()}, f"{where}: {name}")
         for leaf, (held, order) in layer.held.items():
@@ -93,11 +94,14 @@ def model_of(
     return Network(made, described)
 
 
-def variables(tensors: Mapping[str, LazyTensor], prefix: str, layer: str) -> dict[str, str]:
-    """Variable → its name in the run, of one layer: the model around it may be left out of the names."""
+def variables(tensors: Mapping[str, LazyTensor], prefix: str, layer: str, nested: bool) -> dict[str, str]:
+    """Variable → its name in the run, of one layer: the model around it may be left out of the names.
+
+    `nested`: its variables lie in layers of its own.
+    """
     for stem in dict.fromkeys((f"{prefix}{layer}/", f"{layer}/")):
         found = {n.removeprefix(stem).partition(":")[0]: n for n in tensors if n.startswith(stem)}
-        found = {leaf: n for leaf, n in found.items() if "/" not in leaf}
+        found = {leaf: n for leaf, n in found.items() if nested or "/" not in leaf}
         if found:
             return found
     return {}

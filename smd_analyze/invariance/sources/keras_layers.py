@@ -15,12 +15,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from smd_analyze.errors import UsageError
+from smd_analyze.invariance.sources.keras_attention import NESTED, WITH_PARTS, attention, mixed
 
 Config = Mapping[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
-IDENTITY = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise", "GaussianDropout",
-            "ActivityRegularization", "InputLayer", "Identity", "RandomFlip", "RandomRotation", "RandomCrop",
-            "RandomZoom", "RandomTranslation", "Masking")  # fmt: skip
+IDENTITY = ("ActivityRegularization", "InputLayer", "Identity", "Masking")
+RANDOM = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianDropout", "AlphaDropout",
+          "RandomFlip", "RandomRotation", "RandomCrop", "RandomZoom", "RandomTranslation")  # fmt: skip
+"""Products with random numbers: the scale passes, but nothing that was constant stays so."""
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "linear": lambda x: x, "relu": F.relu, "relu6": F.relu6, "elu": F.elu, "selu": F.selu, "gelu": F.gelu,
     "silu": F.silu, "swish": F.silu, "sigmoid": torch.sigmoid, "hard_sigmoid": F.hardsigmoid, "tanh": torch.tanh,
@@ -52,7 +54,8 @@ def _product(x: Sequence[torch.Tensor]) -> torch.Tensor:
 def activation(told: Any, where: str) -> Callable[[torch.Tensor], torch.Tensor]:
     """The function of an activation's name; UsageError for one that is not known."""
     name = told if isinstance(told, str) else "linear" if told is None else str((told or {}).get("config", told))
-    if name not in ACTIVATIONS:
+    owned = isinstance(told, dict) and ">" in str(told.get("registered_name"))
+    if name not in ACTIVATIONS or owned:
         raise UsageError(f"{where}: its activation {name!r} is not known; give the model with --model")
     return ACTIVATIONS[name]
 
@@ -65,13 +68,16 @@ class Layer(nn.Module):
         self.kind, self.config, self.where = kind, config, where
         self.held: dict[str, tuple[str, tuple[int, ...] | None]] = {}
         told = config.get("activation") if kind != "Activation" else config.get("activation", "linear")
-        self.act = activation(told, where)
+        self.act = activation(told if kind not in NESTED else None, where)
+        if config.get("data_format") == "channels_first":
+            raise UsageError(f"{where}: it has the channels first; give the model with --model")
         for name, shape in shapes.items():
             if not name.startswith("moving"):
                 self.hold(name, shape)
 
-    def hold(self, name: str, shape: tuple[int, ...]) -> None:
+    def hold(self, told: str, shape: tuple[int, ...]) -> None:
         """Register a variable: kernels of convolutions and matrices in torch's order of axes."""
+        name = told
         order: tuple[int, ...] | None = None
         n = len(shape)
         if (
@@ -84,9 +90,9 @@ class Layer(nn.Module):
         elif name == "kernel" and self.kind == "Dense":
             order = (1, 0)
         title = {"kernel": "weight", "gamma": "weight", "scale": "weight", "beta": "bias", "embeddings": "weight"}
-        own = title.get(name, name)
+        own = title.get(name, name).replace("/", "_")
         self.register_parameter(own, nn.Parameter(torch.ones([shape[i] for i in order] if order else list(shape))))
-        self.held[name] = own, order
+        self.held[told] = own, order
 
     def get(self, name: str) -> torch.Tensor | None:
         """A variable, None if the layer has none of that name."""
@@ -100,14 +106,18 @@ class Layer(nn.Module):
             raise UsageError(f"{self.where}: the run holds no {name} of it; give the model with --model")
         return found
 
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Tensors with the channels last → the same."""
+    def forward(self, *inputs: torch.Tensor, words: Sequence[str] = ()) -> torch.Tensor:
+        """Tensors with the channels last → the same. `words`: names of the arguments, "" by position."""
         kind, config = self.kind, self.config
+        if kind == "MultiHeadAttention":
+            return attention(self, inputs, words or [""] * len(inputs))
         if kind in MERGES:
             return MERGES[kind](inputs, config)
         x = inputs[0]
         if kind in IDENTITY:
             return x
+        if kind in RANDOM:
+            return F.dropout(x, 0.5, True) if x.is_floating_point() and config.get("rate", 1) else x
         if kind in (*CONVS, *TURNED, *DEPTHWISE, *SEPARABLE):
             return self.act(self.convolved(x))
         if kind in POOLS:
@@ -164,10 +174,10 @@ class Opaque(nn.Module):
         super().__init__()
         self.shape = tuple(shape)
 
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+    def forward(self, *inputs: torch.Tensor, words: Sequence[str] = ()) -> torch.Tensor:
         """A tensor that every number of the inputs may change."""
-        total = sum((torch.exp(x.float().flatten(1).sum(1)) for x in inputs), torch.zeros(len(inputs[0])))
-        return total.reshape(-1, *(1 for _ in self.shape)).expand(-1, *self.shape)
+        others = [x.float() if not x.is_floating_point() else x for x in inputs[1:]]
+        return mixed(inputs[0], others, self.shape)
 
 
 def first(x: torch.Tensor) -> torch.Tensor:
@@ -212,7 +222,12 @@ def _batch_norm(self: Layer, x: torch.Tensor) -> torch.Tensor:
     axis = axis[0] if isinstance(axis, list) else axis
     if self.config.get("trainable", True) is False:  # frozen: the saved statistics are constants
         scale, shift = self.get("weight"), self.get("bias")
-        return (x * scale if scale is not None else x) + (shift if shift is not None else 0)
+        constants = torch.linspace(1.0, 2.0, x.shape[axis], device=x.device)
+        x = x.movedim(axis, -1)
+        x = (x * scale if scale is not None else x) + constants
+        return (x if shift is None else x + shift).movedim(-1, axis)
+    if self.config.get("renorm"):
+        raise UsageError(f"{self.where}: batch renormalization uses saved statistics; give the model with --model")
     gain, shift, eps = self.get("weight"), self.get("bias"), self.config.get("epsilon", 1e-3)
     return F.batch_norm(x.movedim(axis, 1), None, None, gain, shift, True, 0.0, eps).movedim(1, axis)
 
@@ -285,6 +300,19 @@ OTHERS: dict[str, Callable[[Layer, torch.Tensor], torch.Tensor]] = {
     "RMSNormalization": _layer_norm, "GroupNormalization": _group_norm, "ZeroPadding1D": _pad, "ZeroPadding2D": _pad,
     "ZeroPadding3D": _pad, "Cropping1D": _crop, "Cropping2D": _crop, "UpSampling1D": _grow, "UpSampling2D": _grow,
     "Embedding": lambda self, x: F.embedding(x, self.need("weight")),
+    "GaussianNoise": lambda self, x: x + torch.randn_like(x), **WITH_PARTS,
     "Rescaling": lambda self, x: x * float(self.config.get("scale", 1.0)) + float(self.config.get("offset", 0.0)),
 }  # fmt: skip
-KNOWN = (*IDENTITY, *MERGES, *CONVS, *TURNED, *DEPTHWISE, *SEPARABLE, *POOLS, *GLOBALS, *OTHERS)
+KNOWN = (
+    *IDENTITY,
+    *RANDOM,
+    "MultiHeadAttention",
+    *MERGES,
+    *CONVS,
+    *TURNED,
+    *DEPTHWISE,
+    *SEPARABLE,
+    *POOLS,
+    *GLOBALS,
+    *OTHERS,
+)

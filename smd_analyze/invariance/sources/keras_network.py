@@ -23,6 +23,7 @@ class Network(nn.Module):
             self.add_module(self.titles[name], layer)
         config = described["config"]
         self.calls: dict[Key, list[Key]] = {}
+        self.words: dict[Key, list[str]] = {}
         if described["class_name"] == "Sequential":
             before: Key | None = None
             for name in layers:
@@ -34,7 +35,10 @@ class Network(nn.Module):
         for node in config["layers"]:
             name = node.get("name") or node["config"]["name"]
             for number, call in enumerate(node.get("inbound_nodes") or [[]]):
-                self.calls[name, number] = list(sources(call))
+                named = list(sources(call))
+                self.calls[name, number] = [key for key, _ in named]
+                if any(word for _, word in named):
+                    self.words[name, number] = [word for _, word in named]
         self.inputs = list(keys(config["input_layers"]))
         self.outputs = list(keys(config["output_layers"]))
 
@@ -49,7 +53,9 @@ class Network(nn.Module):
             if not ready:
                 break
             for key in ready:
-                known[key] = self.get_submodule(self.titles[key[0]])(*(known[s] for s in self.calls[key]))
+                layer, words = self.get_submodule(self.titles[key[0]]), self.words.get(key)
+                given = [known[s] for s in self.calls[key]]
+                known[key] = layer(*given) if words is None else layer(*given, words=words)
             waiting = [k for k in waiting if k not in known]
         if any(key not in known for key in self.outputs):
             raise UsageError("the configuration's layers do not lead to its outputs; give the model with --model")
@@ -57,21 +63,32 @@ class Network(nn.Module):
         return found[0] if len(found) == 1 else found
 
 
-def sources(call: Any) -> Iterator[Key]:
-    """The calls whose results go into this one: Keras 3's {"args": …, "kwargs": …}, Keras 2's [[name, n, t, {}], …]."""
+def sources(call: Any, word: str = "") -> Iterator[tuple[Key, str]]:
+    """The calls whose results go into this one, and the arguments that they are, "" by position.
+
+    Keras 3 writes {"args": …, "kwargs": …}, Keras 2 [[name, n, t, {…}], …].
+    """
     if isinstance(call, dict):
         history = call.get("config", {}).get("keras_history") if call.get("class_name") == "__keras_tensor__" else None
         if history:
-            yield str(history[0]), int(history[1])
+            one_result(history)
+            yield (str(history[0]), int(history[1])), word
             return
-        for part in call.values():
-            yield from sources(part)
+        for name, part in call.items():
+            yield from sources(part, word if name in ("args", "kwargs") else name)
     elif isinstance(call, list):
         if len(call) >= 3 and isinstance(call[0], str) and isinstance(call[1], int):
-            yield call[0], call[1]
+            one_result(call)
+            yield (call[0], call[1]), word
             call = call[3:]  # keyword arguments may be results, too
         for part in call:
-            yield from sources(part)
+            yield from sources(part, word)
+
+
+def one_result(history: Any) -> None:
+    """UsageError if a layer's second result is used: only first ones are followed."""
+    if len(history) > 2 and isinstance(history[2], int) and history[2]:
+        raise UsageError(f"the layer {history[0]} has several results; give the model with --model")
 
 
 def keys(told: Any) -> Iterator[Key]:

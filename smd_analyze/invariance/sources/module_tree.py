@@ -54,12 +54,9 @@ def build(hint: GraphHint, tensors: Mapping[str, LazyTensor]) -> Built:
 
 def foreign_in(tree: Tree) -> Iterator[str]:
     """Classes that are not torch.nn's own, or do more than these: hooks, a forward of their own, unknown settings."""
-    from torch import nn
-
     module, _, kind = tree["class"].partition(" ")
-    known = getattr(nn, kind, None) if kind.isidentifier() else None
-    if not (module.startswith(OWN) and isinstance(known, type) and known.__module__ == module):
-        yield f"{module.removeprefix('__main__.')}.{kind}".removeprefix("__main__.")
+    if class_of(tree["class"]) is None:
+        yield f"{module}.{kind}".removeprefix("__main__.")
     elif tree["hooks"]:
         yield f"the hooks on a {kind}"
     else:
@@ -69,6 +66,16 @@ def foreign_in(tree: Tree) -> Iterator[str]:
     for part in tree["modules"].values():
         if part is not None:
             yield from foreign_in(part)
+
+
+def class_of(told: str) -> type[nn.Module] | None:
+    """torch.nn's class of that module and name; None if it has none. Nothing is imported for it."""
+    from torch import nn
+
+    module, _, kind = told.partition(" ")
+    room = getattr(nn.modules, module.removeprefix(OWN), None) if module.startswith(OWN) else None
+    found = getattr(room, kind, None) if kind.isidentifier() else None
+    return found if isinstance(found, type) and issubclass(found, nn.Module) and found.__module__ == module else None
 
 
 class _Refused:
@@ -106,7 +113,8 @@ def rebuilt(tree: Tree, device: str, tied: dict[int, Any]) -> nn.Module:
     import torch
     from torch import nn
 
-    kind = getattr(nn, tree["class"].partition(" ")[2])
+    kind = class_of(tree["class"])
+    assert kind is not None
     module = kind.__new__(kind)
     nn.Module.__init__(module)
     for name, value in tree["attributes"].items():

@@ -19,6 +19,7 @@ from smd_analyze.records.run import GraphHint, LazyTensor
 NORM = "BatchNormalization"
 STATISTICS = re.compile(r"(^|[./])(running_mean|moving_mean)(:\d+)?$")
 FOLDED = re.compile(r"onnx::Conv(Transpose)?_\d+")
+RESULT = re.compile(r"getitem(_\d+)?")  # torch names so what it takes of a norm's several results: a Conv has one
 GENERATED = re.compile(r"^(onnx::|/|val_\d|c_lifted|_?(tensor_)?constant|_to_copy|const_|scalar_|\d+$)", re.IGNORECASE)
 FLOATING = ("float16", "float32", "float64", "bfloat16")
 OPEN = (8, 64, 224)  # lengths to try for axes that the file leaves open
@@ -59,7 +60,8 @@ def refuse_optimised(graph: Mapping[str, Any], tensors: Mapping[str, LazyTensor]
     nodes: Sequence[Mapping[str, Any]] = graph["nodes"]
     for node in nodes:
         kernel = node["inputs"][1] if node["op"].startswith("Conv") and len(node["inputs"]) > 1 else ""
-        if FOLDED.fullmatch(kernel) or (kernel and node["inputs"][2:] == [f"{kernel}_bias"]):
+        folded = FOLDED.fullmatch(kernel) or node["inputs"][2:] == [f"{kernel}_bias"]
+        if kernel and (folded or RESULT.fullmatch(node["outputs"][0])):
             raise UsageError(
                 f"{where}: is an optimised export: a BatchNorm was folded into {kernel}, so its weights are not those "
                 f"that were trained; {AGAIN}"
@@ -158,7 +160,8 @@ def notes(graph: Mapping[str, Any], unknown: Mapping[str, Sequence[str]], where:
     inferring = [a for a in attributes if not a.get("training_mode", 0) and not a.get("frozen", 0)]
     if inferring:
         words = f"{len(inferring)} BatchNorms do not tell whether they were in training; they are read as if they were"
-        yield Finding("read-as-training", "note", where, words, "If they were frozen in training, give --model.")
+        remedy = "If they were frozen, or dropout stood between a layer and its norm, give --model."
+        yield Finding("read-as-training", "note", where, words, remedy)
     for reason, places in unknown.items():
         words = f"{reason} ({len(places)} of them) is not known: nothing is proved of what goes into it"
         yield Finding("layer-not-known", "note", places[0], words, "Weights before it may be invariant unproved.")

@@ -219,8 +219,8 @@ def _users(nodes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     found: dict[str, str] = {}
     for node in reversed(nodes):
         for name in node["inputs"]:
-            passed = node["op"] in ("Identity", "Cast", "Transpose")
-            found[name] = found.get(node["outputs"][0], node["op"]) if passed else node["op"]
+            op = str(node["op"])
+            found[name] = found.get(node["outputs"][0], op) if op in ("Identity", "Cast", "Transpose") else op
     return found
 
 

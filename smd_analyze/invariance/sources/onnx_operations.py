@@ -39,8 +39,9 @@ def cast(c: Call, x: Tensor, like: Tensor | None = None) -> Tensor:
 
 
 def dropout(c: Call, x: Tensor, *_: Any) -> Any:
-    """Identity: which numbers are dropped changes no scale."""
-    return (x, torch.ones_like(x, dtype=torch.bool)) if c.results > 1 else x
+    """A random mask, unless the probability is known to be zero: nothing that was constant stays so."""
+    out = x if c.number(1, "ratio") == 0 else F.dropout(x, 0.5, True)
+    return (out, torch.ones_like(x, dtype=torch.bool)) if c.results > 1 else out
 
 
 def clip(c: Call, x: Tensor, *bounds: Tensor | None) -> Tensor:
@@ -161,9 +162,7 @@ def attention(c: Call, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = No
     flat = q.ndim == 3
     if flat:
         heads, of_keys = c.integer("q_num_heads", 1), c.integer("kv_num_heads", 1)
-        q, k, v = (
-            x.reshape(*x.shape[:2], n, -1).transpose(1, 2) for x, n in ((q, heads), (k, of_keys), (v, of_keys))
-        )
+        q, k, v = (x.reshape(*x.shape[:2], n, -1).transpose(1, 2) for x, n in ((q, heads), (k, of_keys), (v, of_keys)))
     if k.shape[1] != q.shape[1]:
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
     scores = torch.matmul(q, k.transpose(-1, -2)) * c.real("scale", q.shape[-1] ** -0.5)

@@ -93,7 +93,8 @@ def sequence(c: Call, x: Tensor, _: Tensor | None = None) -> Any:
 
 def part(c: Call, parts: Any, _: Tensor) -> Tensor:
     """SequenceAt."""
-    return parts[c.need(1)[0]]
+    position = c.need(1)[0]
+    return parts[position]
 
 
 def joined(c: Call, parts: Any) -> Tensor:
@@ -104,7 +105,7 @@ def joined(c: Call, parts: Any) -> Tensor:
 
 def concatenate(c: Call, *parts: Tensor) -> Tensor:
     """Parts side by side."""
-    return torch.cat(parts, c.integer("axis", 1)) if len(parts) > 1 else parts[0]
+    return torch.cat(parts, c.integer("axis", 1)) if len(parts) > 1 else next(iter(parts))
 
 
 def gather(c: Call, x: Tensor, index: Tensor) -> Tensor:
@@ -226,6 +227,6 @@ SHAPES: dict[str, Callable[..., Any]] = {
     "ConcatFromSequence": joined, "Concat": concatenate, "Gather": gather, "GatherElements": gather_elements,
     "Tile": tile, "Pad": pad, "Where": where, "Trilu": triangle, "ArgMax": extreme_index, "ArgMin": extreme_index,
     "TopK": top, "DepthToSpace": depth_to_space, "SpaceToDepth": space_to_depth, "Range": counted,
-    "ScatterElements": scatter_elements, "ScatterND": scatter_nd, "ConstantOfShape": filled, "RandomNormalLike": random_like,
-    "RandomUniformLike": random_like, "Bernoulli": random_like,
+    "ScatterElements": scatter_elements, "ScatterND": scatter_nd, "ConstantOfShape": filled,
+    "RandomNormalLike": random_like, "RandomUniformLike": random_like, "Bernoulli": random_like,
 }  # fmt: skip

@@ -6,19 +6,19 @@ Source: torch/csrc/jit/serialization/python_print.cpp writes it; docs of TorchSc
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from smd_analyze.invariance.sources.exported_nodes import Scope, aten, as_in_training
+from smd_analyze.invariance.sources.exported_nodes import Scope
 from smd_analyze.invariance.sources.torchscript_values import NUMBERS, TYPES, plain_call
 
 Tree = Mapping[str, Any]
 ROOT = "__torch__"
-MOST_STEPS = 2_000_000
-DEEPEST = 200
+MOST_STEPS = 500_000
+DEEPEST = 50
 
 
 class Unfollowed(Exception):
@@ -64,6 +64,7 @@ class Archive:
         self.trained: dict[str, set[str]] = {}
         self.device = torch.device("cpu")
         self.fields: dict[int, dict[str, Any]] = {}
+        self.places: dict[int, tuple[Scripted, str]] = {}
         self.steps = self.depth = 0
         for file, tree in code.items():
             prefix = file.removesuffix(".py").replace("/", ".")
@@ -92,6 +93,7 @@ class Archive:
         for name, value in told["fields"].items():
             if isinstance(value, dict) and "tensor" in value:
                 tensor = tensor_of(value, self.device)
+                self.places.setdefault(value["at"], (module, name))
                 if name in self.trained.get(title, ()):
                     module.register_parameter(name, tied.setdefault(value["at"], nn.Parameter(tensor)))
                 else:
@@ -151,10 +153,14 @@ class Archive:
     def block(self, body: Iterable[ast.stmt], local: dict[str, Any]) -> None:
         """Statements in their order."""
         for node in body:
-            self.steps += 1
-            if self.steps > MOST_STEPS:
-                raise Unfollowed("it does not come to an end")
+            self.step()
             self.statement(node, local)
+
+    def step(self) -> None:
+        """One more of the steps that are followed."""
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise Unfollowed("it does not come to an end")
 
     def statement(self, node: ast.stmt, local: dict[str, Any]) -> None:
         """One statement."""
@@ -172,11 +178,14 @@ class Archive:
             case ast.If():
                 self.block(node.body if decided(self.value(node.test, local)) else node.orelse, local)
             case ast.For():
-                for item in list(self.value(node.iter, local)):
+                items = self.value(node.iter, local)
+                for item in items if isinstance(items, range) else list(items):
+                    self.step()
                     self.assign(node.target, item, local)
                     self.block(node.body, local)
             case ast.While():
                 while decided(self.value(node.test, local)):
+                    self.step()
                     self.block(node.body, local)
             case ast.Assert():
                 pass
@@ -255,12 +264,25 @@ class Archive:
         if isinstance(owner, Scripted):
             kept = self.fields[id(owner)]
             if name in kept:
-                return settings(kept[name])
+                return self.setting(kept[name])
             if name in owner._parameters or name in owner._buffers or name in owner._modules:
                 return getattr(owner, name)
         if isinstance(owner, torch.Tensor) and name in ("shape", "dtype", "device"):
             return getattr(owner, name)
         raise Unfollowed(f"the attribute {name}")
+
+    def setting(self, value: Any) -> Any:
+        """A setting as the code wants it; tensors in lists are parameters that stand elsewhere, too."""
+        if isinstance(value, list | tuple):
+            return type(value)(self.setting(v) for v in value)
+        if isinstance(value, dict) and "tensor" in value:
+            module, name = self.places.get(value["at"], (None, ""))
+            return tensor_of(value, self.device) if module is None else getattr(module, name)
+        if isinstance(value, dict) and "dict" in value:
+            return {self.setting(k): self.setting(v) for k, v in value["dict"]}
+        if isinstance(value, dict):
+            raise Unfollowed(f"an object {value.get('object') or value.get('name')}")
+        return value
 
     def called(self, node: ast.Call, local: Mapping[str, Any]) -> Any:
         """A call: an operation, a function or method of the archive, a few of Python's own."""
@@ -290,22 +312,36 @@ class Archive:
         """torch.name: of numbers and lists by Python, of tensors by aten."""
         if name == "device":
             return self.device
-        if name in NUMBERS and not any(isinstance(a, torch.Tensor) for a in flat(args)):
-            return NUMBERS[name](*args, **kwargs)
-        if name in ("size", "dim", "len", "__is__", "__isnot__") and args:
+        if name == "tensor":
+            return torch.full([], args[0], device=self.device) if not isinstance(args[0], list) else refused(name)
+        of_list = bool(args) and isinstance(args[0], (list, tuple, dict, str))
+        if of_list and name not in NUMBERS and name not in OF_LISTS and name not in FACTORIES:
+            return refused(name)  # a list that it changes would stay as it was
+        if name in NUMBERS and (of_list or name in OF_ANY or not any(isinstance(a, torch.Tensor) for a in args)):
             return NUMBERS[name](*args, **kwargs)
         packet = getattr(torch.ops.aten, name, None) if not name.startswith("__") or name in DUNDER else None
         if packet is None or not hasattr(packet, "overloads"):
-            raise Unfollowed(f"calls torch.{name}, which is no operation of aten")
+            return refused(name)
         args = [self.device if isinstance(a, torch.device) else a for a in args]
         kwargs = {k: self.device if isinstance(v, torch.device) else v for k, v in kwargs.items()}
+        if name in FACTORIES:
+            kwargs["device"] = self.device
         if self.retrain and name in PLACES and len(args) > PLACES[name]:
             args[PLACES[name]] = True
         return packet(*args, **kwargs)
 
 
+OF_ANY = ("size", "dim", "len", "__is__", "__isnot__")
+OF_LISTS = ("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack", "einsum",
+            "meshgrid", "broadcast_tensors", "block_diag")  # fmt: skip
+FACTORIES = ("zeros", "ones", "full", "empty", "arange", "rand", "randn", "eye", "linspace", "randint", "scalar_tensor")
 DUNDER = ("__and__", "__or__", "__xor__")
 PLACES = {"batch_norm": 5, "dropout": 2, "dropout_": 2, "feature_dropout": 2, "alpha_dropout": 2}
+
+
+def refused(name: str) -> Any:
+    """What cannot be called."""
+    raise Unfollowed(f"calls torch.{name}, which is no operation of aten that is followed")
 
 
 def decided(test: Any) -> bool:
@@ -313,11 +349,6 @@ def decided(test: Any) -> bool:
     if isinstance(test, torch.Tensor):
         raise Unfollowed("a branch that the data decide")
     return bool(test)
-
-
-def flat(args: Sequence[Any]) -> list[Any]:
-    """Arguments with those in lists."""
-    return [b for a in args for b in (flat(a) if isinstance(a, (list, tuple)) else [a])]
 
 
 def dotted(node: ast.expr) -> list[str]:
@@ -329,21 +360,12 @@ def dotted(node: ast.expr) -> list[str]:
     return [node.id, *reversed(words)] if isinstance(node, ast.Name) else []
 
 
-def settings(value: Any) -> Any:
-    """A setting as the code wants it."""
-    if isinstance(value, dict):
-        if "dict" in value:
-            return {settings(k): settings(v) for k, v in value["dict"]}
-        raise Unfollowed(f"an object {value.get('object') or value.get('name')}")
-    return value
-
-
 def parameters_in(node: ast.ClassDef) -> list[str]:
     """What a class calls its parameters."""
     for line in node.body:
-        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
-            if line.targets[0].id == "__parameters__" and isinstance(line.value, ast.List):
-                return [e.value for e in line.value.elts if isinstance(e, ast.Constant) and isinstance(e.value, str)]
+        match line:
+            case ast.Assign(targets=[ast.Name(id="__parameters__")], value=ast.List(elts=names)):
+                return [e.value for e in names if isinstance(e, ast.Constant) and isinstance(e.value, str)]
     return []
 
 
@@ -352,6 +374,3 @@ def tensor_of(told: Any, device: Any) -> Any:
     if not isinstance(told, dict) or "tensor" not in told:
         return told
     return torch.zeros(told["tensor"], dtype=getattr(torch, told["dtype"]), device=device)
-
-
-Call = Callable[..., Any]

@@ -15,6 +15,8 @@ DTYPES = (
     torch.complex64, torch.complex128, torch.bool, None, None, None, torch.bfloat16,
 )  # fmt: skip
 
+LARGEST = 1 << 20
+
 
 class Raised(ValueError):
     """The code itself says that the inputs do not fit."""
@@ -43,16 +45,35 @@ def extended(items: list[Any], more: Any) -> list[Any]:
     return items
 
 
+def power(a: Any, b: Any) -> Any:
+    """A power of numbers, of moderate size."""
+    if abs(a) > LARGEST or abs(b) > 64:
+        raise ValueError("a power beyond all sizes")
+    return a**b
+
+
+def product(a: Any, b: Any) -> Any:
+    """A product of numbers."""
+    if isinstance(a, (list, tuple, str)) or isinstance(b, (list, tuple, str)):
+        raise ValueError("a list is repeated")
+    return a * b
+
+
+def divided(a: Any, b: Any, rounding_mode: str | None = None) -> Any:
+    """A quotient, whole if a rounding is asked for."""
+    return a / b if rounding_mode is None else a // b if rounding_mode == "floor" else int(a / b)
+
+
 NUMBERS: dict[str, Callable[..., Any]] = {
-    "size": size, "dim": lambda x: x.dim(), "len": len, "add": operator.add, "sub": operator.sub, "mul": operator.mul,
-    "div": operator.truediv, "floordiv": operator.floordiv, "remainder": operator.mod, "neg": operator.neg,
-    "pow": operator.pow, "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le,
+    "size": size, "dim": lambda x: x.dim(), "len": len, "add": operator.add, "sub": operator.sub, "mul": product,
+    "div": divided, "floordiv": operator.floordiv, "remainder": operator.mod, "neg": operator.neg,
+    "pow": power, "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le,
     "gt": operator.gt, "ge": operator.ge, "__is__": operator.is_, "__isnot__": operator.is_not,
     "__not__": operator.not_, "__and__": operator.and_, "__or__": operator.or_, "__getitem__": operator.getitem,
     "__contains__": lambda items, one: one in items, "append": appended, "extend": extended, "slice": sliced,
     "list": list, "format": lambda text, *args: text, "ceil": math.ceil, "floor": math.floor, "sqrt": math.sqrt,
     "log": math.log, "Int": int, "Float": float, "Bool": bool, "__range_length": lambda a, b, s: len(range(a, b, s)),
-    "__derive_index": lambda i, start, step: start + i * step, "keys": lambda d: list(d), "values": lambda d: list(d.values()),
+    "__derive_index": lambda i, start, step: start + i * step, "keys": list, "values": lambda d: list(d.values()),
     "items": lambda d: list(d.items()), "abs": abs, "min": min, "max": max, "str": str,
 }  # fmt: skip
 
@@ -65,7 +86,8 @@ def plain_call(name: str, args: list[Any]) -> Any:
         case "NumToTensor" | "int" | "float" | "bool" | "str":
             if isinstance(args[0], torch.Tensor):
                 raise ValueError("a number that the data decide")
-            return args[0] if name == "NumToTensor" else {"int": int, "float": float, "bool": bool, "str": str}[name](args[0])
+            kinds = {"int": int, "float": float, "bool": bool, "str": str}
+            return args[0] if name == "NumToTensor" else kinds[name](args[0])
         case "range":
             return range(*args)
         case "min" | "max":
@@ -76,7 +98,7 @@ def plain_call(name: str, args: list[Any]) -> Any:
             return args[0].device
         case "dtype":
             return DTYPES.index(args[0].dtype)
-        case "is_cuda" | "is_quantized" | "is_sparse" | "is_mkldnn":
+        case "is_nested" | "is_cuda" | "is_quantized" | "is_sparse" | "is_mkldnn":
             return False
         case "unchecked_unwrap_optional":
             return args[0]

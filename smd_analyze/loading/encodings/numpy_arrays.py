@@ -10,19 +10,15 @@ from typing import Any
 import numpy as np
 
 from smd_analyze.errors import DamagedFile
-from smd_analyze.loading.tensors.dtypes import FLOATING, ITEMSIZE, NUMPY
+from smd_analyze.loading.tensors.dtypes import FLOATING, ITEMSIZE, NUMPY, NUMPY_CODES
 from smd_analyze.loading.tensors.inert_objects import Inert
 from smd_analyze.loading.tensors.places import Place, placed
 
 MAGIC = b"\x93NUMPY"
 LONGEST_HEADER = 10_000  # numpy's own bound
 ALIGNED = 16  # numpy pads its headers to a multiple of this (1.14 and later: of 64)
-DTYPES = {
-    "f8": "float64", "f4": "float32", "f2": "float16", "i8": "int64", "i4": "int32", "i2": "int16", "i1": "int8",
-    "u8": "uint64", "u4": "uint32", "u2": "uint16", "u1": "uint8", "b1": "bool", "?": "bool", "c8": "complex64",
-    "c16": "complex128", "V2": "bfloat16", "bfloat16": "bfloat16",
-}  # fmt: skip
-"""numpy's type codes without the byte order. ml_dtypes' bfloat16 is written as two bytes of no type (V2)."""
+DTYPES = {**NUMPY_CODES, "V2": "bfloat16", "bfloat16": "bfloat16"}
+"""ml_dtypes' bfloat16 is written as two bytes of no type (V2)."""
 
 Read = Callable[[int, int], bytes]
 

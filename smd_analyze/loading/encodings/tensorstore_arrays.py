@@ -18,7 +18,7 @@ import numpy as np
 
 from smd_analyze.errors import DamagedFile, SmdError, UnsafeFile
 from smd_analyze.loading.files.sources import FileId, changed, open_source
-from smd_analyze.loading.tensors.dtypes import NUMPY
+from smd_analyze.loading.tensors.dtypes import NUMPY, NUMPY_CODES
 from smd_analyze.loading.tensors.inert_objects import Inert
 from smd_analyze.loading.tensors.places import Place
 
@@ -33,11 +33,7 @@ DEEPEST = 16
 CACHE = 1 << 24  # bytes of a database's nodes that are kept while it is listed
 MOST_UNFOLDED = 40_000  # bytes that a byte of a compressed file may stand for (zstd: a block of one value)
 SMALL = 1 << 26  # bytes of an array that is never suspicious
-TYPES = {
-    "b1": "bool", "i1": "int8", "i2": "int16", "i4": "int32", "i8": "int64", "u1": "uint8", "u2": "uint16",
-    "u4": "uint32", "u8": "uint64", "f2": "float16", "f4": "float32", "f8": "float64", "c8": "complex64",
-    "c16": "complex128", "int4": "int8", "uint4": "uint8", "int2": "int8",
-}  # fmt: skip
+TYPES = {**NUMPY_CODES, "int4": "int8", "uint4": "uint8", "int2": "int8"}
 """zarr's dtypes without their byte order → ours; integers of less than a byte are widened."""
 
 

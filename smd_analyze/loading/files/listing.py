@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator
@@ -15,6 +16,7 @@ from smd_analyze.loading.files import remote
 from smd_analyze.loading.files.file_ids import FileId
 from smd_analyze.loading.files.remote_blocks import open_far
 
+LONGEST_JSON = 1 << 27  # bytes
 MOST_PAGES = 10_000  # folders of a web server that are looked into
 DEEPEST_PAGE = 20
 Walk = Iterator[tuple[str, list[str], list[str]]]
@@ -148,6 +150,14 @@ def read_whole(path: str, most: int) -> bytes:
     if Path(path).stat().st_size > most:
         raise DamagedFile(f"{path}: a file of more than {most} bytes")
     return Path(path).read_bytes()
+
+
+def read_json(path: str, most: int = LONGEST_JSON) -> Any:
+    """A JSON file of bounded length; DamagedFile if it is longer, or not sound."""
+    try:
+        return json.loads(read_whole(path, most))
+    except (ValueError, RecursionError) as problem:
+        raise DamagedFile(f"{path}: not sound JSON: {problem}") from None
 
 
 def files_in(path: str) -> list[str]:

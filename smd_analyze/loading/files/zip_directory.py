@@ -6,11 +6,14 @@ Smaller and faster than zipfile, and it refuses what an honest archive of tensor
 from __future__ import annotations
 
 import struct
+import zlib
 from typing import NamedTuple
 
 from smd_analyze.errors import DamagedFile, UnsafeFile
 from smd_analyze.loading.files.sources import Source
 
+MAGIC = b"PK\x03\x04"
+DEFLATED = 8  # the method; 0 is stored
 MOST_MEMBERS = 2_000_000
 ALIGNED = 64  # caffe2/serialize/inline_container.cc: kFieldAlignment
 HEADERS = 256  # bytes behind a member's name that hold the rest of its header, and mostly that of an array in it
@@ -25,6 +28,16 @@ class Member(NamedTuple):
     size: int
     method: int
     flags: int
+
+
+def is_zip(source: Source) -> bool:
+    """A zip that begins with a member."""
+    return source.head.startswith(MAGIC)
+
+
+def first_name(source: Source) -> bytes:
+    """The name of the first member, which an archive that is cut short still has."""
+    return source.head[30 : 30 + int.from_bytes(source.head[26:28], "little")]
 
 
 def read_directory(source: Source) -> dict[str, Member]:
@@ -145,3 +158,27 @@ def member_start(source: Source, name: str, member: Member) -> int:
     if start + member.size > source.size:
         raise DamagedFile(f"{source.path}: member {name} leaves the file: truncated")
     return start
+
+
+def read_member(source: Source, name: str, most: int) -> bytes:
+    """A member's bytes, packed or not; UnsafeFile if they are more than `most`."""
+    member = read_directory(source)[name]
+    start = member_start(source, name, member)
+    if member.size > most:
+        raise UnsafeFile(f"{source.path}: refused: {name} has more than {most} bytes")
+    data = source.read(start, start + member.size)
+    return inflated(data, f"{source.path}: {name}", most) if member.method == DEFLATED else data
+
+
+def inflated(data: bytes, what: str, most: int) -> bytes:
+    """Deflated bytes, unpacked; UnsafeFile if there are more than `most` of them, DamagedFile if they are not sound."""
+    machine = zlib.decompressobj(-15)
+    try:
+        out = machine.decompress(data, most)
+    except zlib.error as problem:
+        raise DamagedFile(f"{what}: does not unpack: {problem}") from None
+    if machine.unconsumed_tail:
+        raise UnsafeFile(f"{what}: refused: unpacks to more than {most} bytes")
+    if not machine.eof:
+        raise DamagedFile(f"{what}: does not unpack: cut short")
+    return out

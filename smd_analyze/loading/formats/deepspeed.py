@@ -16,14 +16,13 @@ from typing import Any
 
 from smd_analyze.errors import DamagedFile
 from smd_analyze.loading.files.listing import is_file, walk
-from smd_analyze.loading.files.sources import FileId, open_source
 from smd_analyze.loading.formats.base import Document, FolderFormat
 from smd_analyze.loading.formats.beside import is_beside, with_beside
 from smd_analyze.loading.parallel.model_parallel import merged, settings_only, unsure_findings
 from smd_analyze.loading.parallel.zero_partitions import join_partitions, rank_of
-from smd_analyze.loading.pickles.torch_archive import read_archive
+from smd_analyze.loading.pickles.torch_files import TorchFiles
 from smd_analyze.loading.tensors.places import Place, joined
-from smd_analyze.loading.tensors.trees import as_dict, get, moved, tensors
+from smd_analyze.loading.tensors.trees import as_dict, get, tensors
 from smd_analyze.records.finding import Finding
 
 MODEL = re.compile(r"(?:zero_pp_rank_(\d+)_)?mp_rank_(\d+)_model_states\.pt")
@@ -58,29 +57,11 @@ def ours(files: Sequence[str]) -> tuple[str, ...]:
     return found if any(MODEL.fullmatch(f) or LAYER.fullmatch(f) for f in found) else ()
 
 
-class Files:
-    """Opened files, each once; their places count on over all."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.identities: list[FileId] = []
-
-    def read(self, name: str) -> dict[Any, Any]:
-        """A file's tree."""
-        with open_source(f"{self.path}/{name}") as source:
-            tree, _ = read_archive(source)
-        if type(tree) is not dict:
-            raise DamagedFile(f"{self.path}/{name}: holds no dict")
-        tree = moved(tree, len(self.identities))
-        self.identities.append(source.file)
-        return tree
-
-
 def open_folder(path: str, files: Sequence[str], previous: Document | None) -> tuple[Document, list[Finding]]:
     """The model's tree, with `master` (float32 weights) and `optimizer` (by names) joined from the ranks' parts."""
     folder = next((f.rpartition("/")[0] for f in files if "/" in f), "")
     inside = [f.rpartition("/")[2] for f in files if not folder or f.startswith(folder + "/")]
-    reader = Files(f"{path}/{folder}" if folder else path)
+    reader = TorchFiles(f"{path}/{folder}" if folder else path)
     models = {n: sorted((f for f in inside if rank_in(MODEL, f) == n), key=rank_of) for n in ranks_in(MODEL, inside)}
     missing = sorted(set(range(len(models))) - set(models))
     if missing:
@@ -90,12 +71,12 @@ def open_folder(path: str, files: Sequence[str], previous: Document | None) -> t
     masters: list[dict[str, Place]] = []
     optimizers: list[dict[str, Any]] = []
     for number, names in models.items():
-        tree = reader.read(names[0])
+        tree = reader.read_dict(names[0])
         module = tensors(tree.get("module"), path)
         for name in (f for f in inside if rank_in(EXPERT, f) == number):
-            module |= tensors(reader.read(name), path)
+            module |= tensors(reader.read_dict(name), path)
         parts = sorted((f for f in inside if rank_in(OPTIMIZER, f) == number), key=rank_of)
-        ranks = [as_dict(get(reader.read(f), "optimizer_state_dict")) or {} for f in parts]
+        ranks = [as_dict(get(reader.read_dict(f), "optimizer_state_dict")) or {} for f in parts]
         if ranks:
             master, optimizer = join_partitions(tree, ranks, parts, path)
             masters.append(master)
@@ -150,7 +131,7 @@ def tensor_ranks(trees: Sequence[Mapping[str, Any]], names: Sequence[str]) -> in
 
 
 def pipeline_layers(
-    names: Sequence[str], reader: Files, trees: Sequence[Mapping[str, Any]], path: str
+    names: Sequence[str], reader: TorchFiles, trees: Sequence[Mapping[str, Any]], path: str
 ) -> list[dict[str, Place]]:
     """Per tensor-parallel rank the tensors of all layers, `3.norm.weight`; those that layers share, by their tied name.
 
@@ -165,7 +146,7 @@ def pipeline_layers(
     for name in found:
         number, rank = re.findall(r"\d+", name)[0], re.findall(r"-model_(\d+)", name)
         layer = out.setdefault(int(rank[0]) if rank else 0, {})
-        for short, place in tensors(reader.read(name), path).items():
+        for short, place in tensors(reader.read_dict(name), path).items():
             own = f"{int(number)}.{short}"
             tied = [n for n in shapes if n.startswith("tied_modules.") and n.endswith("." + short)]
             tied = [n for n in tied if shapes[n] == place.shape] if own not in shapes else []
@@ -173,12 +154,12 @@ def pipeline_layers(
     return [out[rank] for rank in sorted(out)]
 
 
-def frozen(tree: Mapping[str, Any], names: Sequence[str], reader: Files, path: str) -> dict[str, Place]:
+def frozen(tree: Mapping[str, Any], names: Sequence[str], reader: TorchFiles, path: str) -> dict[str, Place]:
     """Stage 3 cuts what is not trained, too, and keeps it in the model states: an even share on every rank."""
     shapes = tree.get("frozen_param_shapes")
     if type(shapes) is not dict or not shapes or len(names) < 2:
         return {}
-    shares = [as_dict(t.get("frozen_param_fragments")) or {} for t in (tree, *(reader.read(n) for n in names[1:]))]
+    shares = [as_dict(t.get("frozen_param_fragments")) or {} for t in (tree, *(reader.read_dict(n) for n in names[1:]))]
     out: dict[str, Place] = {}
     for name, shape in shapes.items():
         left, pieces = prod(shape), []

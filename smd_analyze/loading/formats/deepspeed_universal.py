@@ -11,13 +11,12 @@ from typing import Any
 
 from smd_analyze.errors import DamagedFile
 from smd_analyze.loading.files.listing import walk
-from smd_analyze.loading.files.sources import FileId, open_source
 from smd_analyze.loading.formats.base import Document, FolderFormat
 from smd_analyze.loading.parallel.model_parallel import merged, unsure_findings
 from smd_analyze.loading.parallel.zero_partitions import uniquely_named
-from smd_analyze.loading.pickles.torch_archive import read_archive
+from smd_analyze.loading.pickles.torch_files import TorchFiles
 from smd_analyze.loading.tensors.places import Place
-from smd_analyze.loading.tensors.trees import as_dict, get, moved, tensors
+from smd_analyze.loading.tensors.trees import as_dict, get, tensors
 from smd_analyze.records.finding import Finding
 
 MODEL = re.compile(r"mp_rank_(\d+)_model_states\.pt")
@@ -32,8 +31,8 @@ def claims(path: str, files: Sequence[str], below: Sequence[str]) -> tuple[str, 
 
 def open_folder(path: str, files: Sequence[str], previous: Document | None) -> tuple[Document, list[Finding]]:
     """The model's tree, with `master` and `optimizer` (both by name) from the parameters' folders."""
-    identities: list[FileId] = []
-    models = [opened(f"{path}/{name}", identities) for name in files]
+    reader = TorchFiles(path)
+    models = [reader.read(name) for name in files]
     masters: dict[str, Place] = {}
     states: dict[str, dict[str, Any]] = {}
     groups: list[dict[str, Any]] = []
@@ -42,11 +41,11 @@ def open_folder(path: str, files: Sequence[str], previous: Document | None) -> t
         for name in sorted(n for n in names if n.endswith(".pt")):
             slot = name.removesuffix(".pt")
             if not parameter and slot == "optimizer_state":
-                found = opened(f"{folder}/{name}", identities)
+                found = reader.read(f"{folder[len(path) + 1 :]}/{name}")
                 listed = get(found, "param_groups") or get(found, "base_optimizer_state.param_groups")
                 groups = [as_dict(g) or {} for g in listed] if isinstance(listed, list) else []
             elif parameter:
-                found = opened(f"{folder}/{name}", identities)
+                found = reader.read(f"{folder[len(path) + 1 :]}/{name}")
                 value = found.get("param") if type(found) is dict else found
                 if slot == MASTER and type(value) is Place:
                     masters[parameter] = value
@@ -66,17 +65,8 @@ def open_folder(path: str, files: Sequence[str], previous: Document | None) -> t
         "master": {n: masters[n] for n in names if n not in module or n in states},
         "optimizer": {"state": states, "param_groups": uniquely_named(groups)},
     }
-    document = Document(path, FORMAT.name, tree, tuple(identities), folder=True)
+    document = Document(path, FORMAT.name, tree, tuple(reader.identities), folder=True)
     return document, unsure_findings([n for n in unsure if n not in masters], path)
-
-
-def opened(path: str, identities: list[FileId]) -> Any:
-    """A file's tree, its places counted on over all files."""
-    with open_source(path) as source:
-        tree, _ = read_archive(source)
-    tree = moved(tree, len(identities))
-    identities.append(source.file)
-    return tree
 
 
 FORMAT = FolderFormat("DeepSpeed universal", claims, open_folder)

@@ -226,7 +226,11 @@ class _Walk:
         if nbytes > stored * (MOST_PACKED if dataset.chunks else 1) or stored > self.source.size:
             raise UnsafeFile(f"{what}: refused: claims {nbytes} bytes and holds {min(stored, self.source.size)}")
         start = dataset.id.get_offset()
-        big = dataset.id.get_type().get_order() == h5py.h5t.ORDER_BE if ITEMSIZE[dtype] > 1 else False
+        kind = dataset.id.get_type()
+        ordered = ITEMSIZE[dtype] > 1 and not isinstance(
+            kind, h5py.h5t.TypeOpaqueID
+        )  # Keras writes bfloat16 as it lies
+        big = ordered and kind.get_order() == h5py.h5t.ORDER_BE
         if start is not None:
             if start + nbytes > self.source.size:
                 raise DamagedFile(f"{what}: lies outside the file: truncated?")

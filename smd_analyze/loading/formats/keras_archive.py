@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import zlib
 from typing import Any
 
-from smd_analyze.errors import DamagedFile, UnsafeFile
+from smd_analyze.errors import DamagedFile
 from smd_analyze.loading.files.sources import Source, part_of
-from smd_analyze.loading.files.zip_directory import data_start, member_start, read_directory
+from smd_analyze.loading.files.zip_directory import data_start, is_zip, read_directory, read_member
 from smd_analyze.loading.formats.base import Document, Format, shared
 from smd_analyze.loading.formats.hdf5 import read_tree
 
@@ -18,7 +17,7 @@ LONGEST_CONFIG = 1 << 27  # bytes, unpacked
 
 def matches(source: Source) -> bool:
     """A zip with the weights and the configuration at its top."""
-    if source.head[:4] != b"PK\x03\x04":
+    if not is_zip(source):
         return False
     try:
         members = read_directory(source)
@@ -38,18 +37,10 @@ def open_document(source: Source, previous: Document | None) -> Document:
 
 def read_json(source: Source) -> Any:
     """config.json, which may be packed."""
-    member = read_directory(source)[CONFIG]
-    start = member_start(source, CONFIG, member)
-    data = source.read(start, start + member.size)
     try:
-        if member.method == 8:
-            machine = zlib.decompressobj(-15)
-            data = machine.decompress(data, LONGEST_CONFIG)
-            if not machine.eof:
-                raise UnsafeFile(f"{source.path}: refused: config.json unpacks to more than {LONGEST_CONFIG} bytes")
-        return json.loads(data)
-    except (ValueError, zlib.error, RecursionError) as problem:
-        raise DamagedFile(f"{source.path}: config.json is not sound: {problem}") from None
+        return json.loads(read_member(source, CONFIG, LONGEST_CONFIG))
+    except (ValueError, RecursionError) as problem:
+        raise DamagedFile(f"{source.path}: {CONFIG} is not sound: {problem}") from None
 
 
 FORMAT = Format("Keras archive", matches, open_document, requires=("h5py",))

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from smd_analyze.errors import DamagedFile
 from smd_analyze.loading.files.listing import is_file
-from smd_analyze.loading.files.sources import FileId, open_source
 from smd_analyze.loading.formats.base import Document, FolderFormat
 from smd_analyze.loading.parallel.model_parallel import (
     count_layers,
@@ -22,9 +21,9 @@ from smd_analyze.loading.parallel.model_parallel import (
     settings_only,
     unsure_findings,
 )
-from smd_analyze.loading.pickles.torch_archive import read_archive
+from smd_analyze.loading.pickles.torch_files import TorchFiles
 from smd_analyze.loading.tensors.places import Place
-from smd_analyze.loading.tensors.trees import get, moved, tensors
+from smd_analyze.loading.tensors.trees import get, tensors
 from smd_analyze.records.finding import Finding
 
 RANK = re.compile(r"mp_rank_(\d+)(?:_(\d+))?(?:_(\d+))?")
@@ -63,15 +62,8 @@ def numbers_of(name: str) -> list[int]:
 def open_folder(path: str, files: Sequence[str], previous: Document | None) -> tuple[Document, list[Finding]]:
     """The first rank's tree with the whole model in it. Optimizer states stay cut, so only their settings are kept."""
     models = [f for f in files if not f.endswith(OPTIMIZER)]
-    trees: list[dict[Any, Any]] = []
-    identities: list[FileId] = []
-    for name in models:
-        with open_source(f"{path}/{name}") as source:
-            tree, _ = read_archive(source)
-        if type(tree) is not dict:
-            raise DamagedFile(f"{path}/{name}: holds no dict")
-        trees.append(moved(tree, len(identities)))
-        identities.append(source.file)
+    reader = TorchFiles(path)
+    trees = [reader.read_dict(name) for name in models]
     parts = [part_of_grid(numbers_of(n), t, trees[0]) for n, t in zip(models, trees, strict=True)]
     check_grid(path, models, parts)
     ranks = sorted({p.tensor for p in parts})
@@ -89,7 +81,7 @@ def open_folder(path: str, files: Sequence[str], previous: Document | None) -> t
         where = f"in {OPTIMIZER}, in flat buckets" if len(models) < len(files) else "cut over the ranks"
         words = f"the optimizer's state lies {where}: it is not used, only its settings are"
         findings.append(Finding("optimizer-state-unmatched", "note", path, words))
-    return Document(path, FORMAT.name, tree, tuple(identities), folder=True), findings
+    return Document(path, FORMAT.name, tree, tuple(reader.identities), folder=True), findings
 
 
 def part_of_grid(numbers: Sequence[int], tree: Mapping[Any, Any], first: Mapping[Any, Any]) -> Part:

@@ -16,7 +16,6 @@ from smd_analyze.loading.tensors.inert_objects import Inert
 from smd_analyze.loading.tensors.places import Place, renumbered
 from smd_analyze.records.finding import Finding
 
-
 SAVE = re.compile(r"(^|\D)\d+$")
 SAVES = re.compile(r"\d+|.*(checkpoint|ckpt|step|epoch|iter|save)\w*[-_.=]?\d+", re.IGNORECASE)
 MOST = 10_000

@@ -12,14 +12,13 @@ from typing import Any
 from smd_analyze.errors import DamagedFile, UnsafeFile
 from smd_analyze.loading.encodings.numpy_arrays import ALIGNED, LONGEST_HEADER, read_header
 from smd_analyze.loading.files.sources import FileId, Source, changed, read_array
-from smd_analyze.loading.files.zip_directory import Member, member_start, read_directory
+from smd_analyze.loading.files.zip_directory import DEFLATED, Member, first_name, is_zip, member_start, read_directory
 from smd_analyze.loading.formats.base import Document, Format, shared
 from smd_analyze.loading.pickles.numpy_objects import holds_objects, read_objects
 from smd_analyze.loading.tensors.inert_objects import Inert
 from smd_analyze.loading.tensors.places import Place
 from smd_analyze.loading.tensors.trees import nested
 
-DEFLATED = 8
 BEST_RATIO = 1032  # deflate cannot pack better (zlib's technical notes)
 LONGEST_ARRAY = 1 << 34  # bytes that a compressed member may unpack to
 LONGEST_NAME = 1000
@@ -27,13 +26,12 @@ LONGEST_NAME = 1000
 
 def matches(source: Source) -> bool:
     """A zip whose members are .npy arrays; a zip that is cut short counts if its first member is one."""
-    if source.head[:4] != b"PK\x03\x04":
+    if not is_zip(source):
         return False
     try:
         names = read_directory(source)
     except DamagedFile:
-        length = int.from_bytes(source.head[26:28], "little")
-        return source.head[30 : 30 + length].endswith(b".npy")
+        return first_name(source).endswith(b".npy")
     arrays = sum(n.endswith(".npy") for n in names)
     return arrays > 0 and 2 * arrays > len(names)
 

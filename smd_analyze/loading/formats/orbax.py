@@ -6,7 +6,6 @@ or a JSON file. Source: orbax/checkpoint/_src/metadata/tree.py, orbax.readthedoc
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import Any
 from smd_analyze.errors import DamagedFile
 from smd_analyze.loading.encodings.msgpack_values import Reader
 from smd_analyze.loading.encodings.tensorstore_arrays import below, find_arrays, identities, read_stored
+from smd_analyze.loading.files.listing import read_json
 from smd_analyze.loading.files.sources import open_source
 from smd_analyze.loading.formats.base import Document, FolderFormat, shared
 from smd_analyze.loading.tensors.inert_objects import Inert
@@ -27,7 +27,6 @@ TREE, STEP = "_METADATA", "_CHECKPOINT_METADATA"
 JSON_ITEM = "metadata"  # the file of JsonSave; the manager's metrics are not read: they differ in every checkpoint
 WHOLE = "checkpoint"  # versions before 0.5: a msgpack of the tree, with those leaves that are no arrays of their own
 USUAL = ("default", "items", "state", "pytree")  # names of an item that say nothing
-LARGEST_JSON = 1 << 27
 LABELS = re.compile(r"best|last|latest|final", re.IGNORECASE)
 MOST_LEAVES = 300_000
 
@@ -155,17 +154,6 @@ def merged(trees: Mapping[str, Any], texts: Mapping[str, Any]) -> dict[str, Any]
         tree = next(iter(trees.values()))
         return {**{k: v for k, v in texts.items() if k not in tree}, **tree}
     return {**texts, **trees}
-
-
-def read_json(path: str) -> Any:
-    """A JSON file of bounded length."""
-    file = Path(path)
-    try:
-        if file.stat().st_size > LARGEST_JSON:
-            raise DamagedFile(f"{path}: a JSON file of more than {LARGEST_JSON} bytes")
-        return json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as problem:
-        raise DamagedFile(f"{path}: not sound JSON: {problem}") from None
 
 
 FORMAT = FolderFormat("orbax", claims, open_folder, ("tensorstore", "ml_dtypes"), extra="orbax", steps_in_name=True)

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from smd_analyze.errors import DamagedFile
-from smd_analyze.loading.files.sources import FileId, open_source
 from smd_analyze.loading.formats.base import Document, FolderFormat
 from smd_analyze.loading.formats.beside import is_beside, with_beside
 from smd_analyze.loading.parallel.rank_parts import put_together, refuse_flat
-from smd_analyze.loading.pickles.torch_archive import read_archive
-from smd_analyze.loading.tensors.trees import as_dict, moved, tensors
+from smd_analyze.loading.pickles.torch_files import TorchFiles
+from smd_analyze.loading.tensors.trees import as_dict, tensors
 from smd_analyze.records.finding import Finding
 
 RANK = re.compile(r"(?:(.*?)(?:_world_size_(\d+))?_)?rank_?(\d+)\.(pt|bin|pth)")
@@ -37,7 +36,7 @@ def claims(path: str, files: Sequence[str], below: Sequence[str]) -> tuple[str, 
 
 def open_folder(path: str, files: Sequence[str], previous: Document | None) -> tuple[Document, list[Finding]]:
     """{"model": …, "optimizer": …, and what else the first rank saved}, all ranks' parts put together."""
-    identities: list[FileId] = []
+    reader = TorchFiles(path)
     stems: dict[str, list[tuple[int, int, str]]] = {}
     for name in files:
         found = RANK.fullmatch(name)
@@ -47,17 +46,11 @@ def open_folder(path: str, files: Sequence[str], previous: Document | None) -> t
     for stem, ranks in stems.items():
         key = next((key for word, key in KEYS if stem.startswith(word)), "model")
         check_ranks(path, ranks)
-        parts: list[Any] = []
-        for _, _, name in sorted(ranks):
-            with open_source(f"{path}/{name}") as source:
-                found, _ = read_archive(source)
-            parts.append(moved(found, len(identities)))
-            identities.append(source.file)
-        whole = put_together(parts, path)
+        whole = put_together([reader.read(name) for _, _, name in sorted(ranks)], path)
         if key == "model":
             refuse_flat(tensors(whole, path), path)
         tree = {**tree, key: whole} if key else {**(as_dict(whole) or {}), **tree}
-    document = Document(path, FORMAT.name, tree, tuple(identities), folder=True)
+    document = Document(path, FORMAT.name, tree, tuple(reader.identities), folder=True)
     return with_beside(document, [], path, files)
 
 

@@ -8,7 +8,6 @@ at.
 from __future__ import annotations
 
 import json
-import zlib
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,28 +15,35 @@ from typing import Any
 import numpy as np
 
 from smd_analyze.errors import DamagedFile, UnsafeFile
+from smd_analyze.loading.files import zip_directory
 from smd_analyze.loading.files.sources import FileId, Source, part_of, read_array
-from smd_analyze.loading.files.zip_directory import Member, member_start, read_directory
+from smd_analyze.loading.files.zip_directory import (
+    DEFLATED,
+    Member,
+    first_name,
+    inflated,
+    is_zip,
+    member_start,
+    read_directory,
+)
 from smd_analyze.loading.formats.base import Document, Format, shared
 from smd_analyze.loading.pickles.torch_archive import read_archive
 from smd_analyze.loading.pickles.torch_stream import is_stream, read_stream
 from smd_analyze.loading.tensors.places import Place, read_place
 from smd_analyze.loading.tensors.trees import with_places
 
-DEFLATED = 8
 LONGEST_DATA = 1 << 26  # bytes of the JSON member
 LONGEST_MEMBER = 1 << 30  # bytes that a packed member may unpack to
 
 
 def matches(source: Source) -> bool:
     """A zip that holds policy.pth and no data.pkl of its own."""
-    if source.head[:4] != b"PK\x03\x04":
+    if not is_zip(source):
         return False
     try:
         names = read_directory(source)
     except DamagedFile:
-        length = int.from_bytes(source.head[26:28], "little")
-        return source.head[30 : 30 + length] == b"data" and b"policy_class" in source.head
+        return first_name(source) == b"data" and b"policy_class" in source.head
     return "policy.pth" in names and "data.pkl" not in names
 
 
@@ -48,7 +54,7 @@ def open_document(source: Source, previous: Document | None) -> Document:
         if name.endswith((".pth", ".pt")):
             tree[name.rpartition(".")[0]] = read_member(source, name, member)
         elif name == "data":
-            tree["data"] = read_json(source, name, member)
+            tree["data"] = read_json(source, name)
     return Document(source.path, FORMAT.name, shared(tree, previous), (source.file,))
 
 
@@ -61,7 +67,7 @@ def read_member(source: Source, name: str, member: Member) -> Any:
     if member.method == 0:
         tree = read_torch(part_of(source, start, member.size), what)
         return with_places(tree, lambda place: place if place.inline is not None else replace(place, start=start + place.start))  # noqa: E501  # fmt: skip
-    data = inflate(source.read(start, start + member.size), what)
+    data = inflated(source.read(start, start + member.size), what, LONGEST_MEMBER)
     part = Source(what, len(data), source.mtime_ns, lambda count, at: data[at : at + count], head=data)
     tree = read_torch(part, what)
     return with_places(tree, lambda place: packed(place, start, member.size))
@@ -81,33 +87,15 @@ def packed(place: Place, start: int, nbytes: int) -> Place:
 
 def unpacked(inner: Place, file: FileId, place: Place) -> np.ndarray:
     """The elements of `inner`, a place in the unpacked member that lies where `place` says."""
-    data = inflate(read_array(file, place.start, place.within).tobytes(), file.path)
+    data = inflated(read_array(file, place.start, place.within).tobytes(), file.path, LONGEST_MEMBER)
     span = inner.nbytes if inner.strides is None else len(data) - inner.start
     return read_place(replace(inner, start=0, inline=data[inner.start : inner.start + span]), file)
 
 
-def inflate(data: bytes, what: str) -> bytes:
-    """A compressed member's bytes; UnsafeFile if there are too many of them."""
-    machine = zlib.decompressobj(-15)
-    try:
-        out = machine.decompress(data, LONGEST_MEMBER)
-    except zlib.error as problem:
-        raise DamagedFile(f"{what}: does not unpack: {problem}") from None
-    if machine.unconsumed_tail:
-        raise UnsafeFile(f"{what}: refused: unpacks to more than {LONGEST_MEMBER} bytes")
-    if not machine.eof:
-        raise DamagedFile(f"{what}: does not unpack: cut short")
-    return out
-
-
-def read_json(source: Source, name: str, member: Member) -> dict[str, Any]:
+def read_json(source: Source, name: str) -> dict[str, Any]:
     """The numbers and words of `data`, without what was pickled into it."""
-    start = member_start(source, name, member)
-    if member.size > LONGEST_DATA:
-        raise UnsafeFile(f"{source.path}: refused: {name} has more than {LONGEST_DATA} bytes")
-    raw = source.read(start, start + member.size)
     try:
-        found = json.loads(inflate(raw, f"{source.path}: {name}") if member.method == DEFLATED else raw)
+        found = json.loads(zip_directory.read_member(source, name, LONGEST_DATA))
     except (ValueError, RecursionError) as problem:
         raise DamagedFile(f"{source.path}: {name} is not sound JSON: {problem}") from None
     return without_pickles(found) if isinstance(found, dict) else {}

@@ -6,7 +6,6 @@ Source: levanter/tensorstore_serialization.py and checkpoint.py, big_vision/util
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from smd_analyze.errors import DamagedFile
 from smd_analyze.loading.encodings.tensorstore_arrays import HEADERS, MANIFEST, below, find_arrays, identities
-from smd_analyze.loading.files.sources import open_source
+from smd_analyze.loading.files.listing import read_json
 from smd_analyze.loading.formats.base import Document, FolderFormat, shared
 from smd_analyze.loading.tensors.trees import nested
 from smd_analyze.records.finding import Finding
@@ -22,7 +21,6 @@ from smd_analyze.records.finding import Finding
 SAID = "metadata.json"  # Levanter's: step, timestamp, is_temporary; written last
 GROUPS = (".zgroup", "zarr.json")  # a zarr group is somebody's data
 OTHERS = (".zarray", "_METADATA", "_CHECKPOINT_METADATA", "checkpoint")  # an array itself; Orbax', T5X' folders
-LARGEST_JSON = 1 << 20
 DEEPEST = 12
 
 
@@ -55,12 +53,7 @@ def open_folder(path: str, files: Sequence[str], previous: Document | None) -> t
     mark = "~" if any("~" in n for n in arrays) else "/" if any("/" in n for n in arrays) else "."
     tree: dict[str, Any] = nested(arrays, mark)
     if SAID in files:
-        with open_source(f"{path}/{SAID}") as source:
-            text = source.read(0, min(source.size, LARGEST_JSON))
-        try:
-            said = json.loads(text)
-        except (ValueError, RecursionError):
-            raise DamagedFile(f"{path}/{SAID}: not sound JSON: the save was not finished?") from None
+        said = read_json(f"{path}/{SAID}")
         tree = {"metadata": said, **tree} if isinstance(said, dict) else tree
     return Document(path, FORMAT.name, shared(tree, previous), found, folder=True), []
 

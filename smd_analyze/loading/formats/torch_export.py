@@ -11,7 +11,7 @@ from typing import Any
 
 from smd_analyze.errors import DamagedFile
 from smd_analyze.loading.files.sources import Source
-from smd_analyze.loading.files.zip_directory import data_start, read_directory
+from smd_analyze.loading.files.zip_directory import data_start, is_zip, read_directory
 from smd_analyze.loading.formats.base import Document, Format
 from smd_analyze.loading.pickles.torch_archive import check_byte_order, find_inside
 from smd_analyze.loading.tensors.inert_objects import Inert
@@ -34,7 +34,7 @@ def root_of(source: Source) -> str | None:
 
 def matches(source: Source) -> bool:
     """A zip with exactly one table of weights."""
-    if source.head[:4] != b"PK\x03\x04":
+    if not is_zip(source):
         return False
     try:
         return root_of(source) is not None

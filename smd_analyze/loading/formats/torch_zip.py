@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from smd_analyze.errors import DamagedFile
 from smd_analyze.loading.files.sources import Source
+from smd_analyze.loading.files.zip_directory import first_name, is_zip
 from smd_analyze.loading.formats.base import Document, Format
 from smd_analyze.loading.pickles.torch_archive import read_archive, root_of
 
 
 def matches(source: Source) -> bool:
     """A zip with exactly one data.pkl at its top; a zip that is cut short counts if data.pkl is its first member."""
-    if source.head[:4] != b"PK\x03\x04":
+    if not is_zip(source):
         return False
     try:
         return root_of(source) is not None
     except DamagedFile:
-        length = int.from_bytes(source.head[26:28], "little")
-        return source.head[30 : 30 + length].endswith(b"data.pkl")
+        return first_name(source).endswith(b"data.pkl")
 
 
 def open_document(source: Source, previous: Document | None) -> Document:

@@ -54,13 +54,12 @@ class Parts:
     """Where things are in one document. Values are subtrees as they were saved; nothing is interpreted yet.
 
     `variants` are other copies of the weights ("ema", "master"); `facts` are in order of trust; `configured` holds what
-    the trainer was told (args, config), `stated` numbers that were saved with the weights; `logged`
-    (step, learning rate) pairs of a log; `others` names further models
-    of some size, `companions` holds all further ones: one optimizer may train several.
-    `ordered` tells whether the weights stand in the order of model.parameters(), `family` whose model it is if not
-    (registration.py). `told` replaces `optimizers` where
-    states and groups are known by name. `buffers` are tensors that are not trained although their names do not say so;
-    `torch_like` tells whether kernels are (out, in, …) unless their Place says otherwise, None if unknown.
+    the trainer was told (args, config), `stated` numbers that were saved with the weights; `logged` (step, learning
+    rate) pairs of a log; `others` names further models of some size, `companions` holds all further ones: one optimizer
+    may train several. `ordered` tells whether the weights stand in the order of model.parameters(), `family` whose
+    model it is if not (roles/registration.py). `told` replaces `optimizers` where states and groups are known by name.
+    `buffers` are tensors that are not trained although their names do not say so; `torch_like` tells whether kernels
+    are (out, in, …) unless their Place says otherwise, None if unknown.
     `graphs` are descriptions of the model in or beside the file.
     """
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks import plain
 from smd_analyze.loading.frameworks.base import STEPS, Fact, Framework, Parts, told
-from smd_analyze.loading.frameworks.keras_layers import natural
 from smd_analyze.loading.frameworks.layouts import OUT_FIRST
+from smd_analyze.loading.roles.names import natural
 from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.units.twins import OPTIMIZER
 
-OPTIMIZER = "__optimizer__"
 HDF5 = "Caffe HDF5"
 STATISTICS = ("running_mean", "running_var", "scale_factor")
 
@@ -70,10 +71,8 @@ def solver_state(state: Mapping[str, Any]) -> tuple[float | Place | None, list[P
     datasets = state.get("datasets")
     if not isinstance(datasets, dict):
         history = state.get("history")
-        kept = history if isinstance(history, list) else []
-        return plain.number(state.get("iter")), [p for p in kept if type(p) is Place] if all(
-            type(p) is Place for p in kept
-        ) else []
+        sound = isinstance(history, list) and all(type(p) is Place for p in history)
+        return plain.number(state.get("iter")), list(history) if isinstance(history, list) and sound else []
     found = {name: p for name, p in datasets.items() if name.startswith("history/")}
     step = datasets.get("iter")
     return step if type(step) is Place else None, [found[name] for name in sorted(found, key=natural)]
@@ -86,25 +85,17 @@ def updates(
 
     In HDF5 the layers stand by name, not in the net's order: only a size that one blob has tells its array.
     """
-    sizes = [size(p) for p in history]
+    sizes = [prod(p.shape) for p in history]
     names = list(net)
     if len(history) != len(names):
         return {}
-    if sizes == [size(net[n]) for n in names]:
+    if sizes == [prod(net[n].shape) for n in names]:
         pairs = dict(zip(names, history, strict=True))
-    elif sorted(sizes) == sorted(size(p) for p in net.values()):
-        pairs = {n: history[sizes.index(size(p))] for n, p in net.items() if sizes.count(size(p)) == 1}
+    elif sorted(sizes) == sorted(prod(p.shape) for p in net.values()):
+        pairs = {n: history[sizes.index(prod(p.shape))] for n, p in net.items() if sizes.count(prod(p.shape)) == 1}
     else:
         return {}
     return {n: {"history": replace(p, shape=net[n].shape)} for n, p in pairs.items() if n in weights}
-
-
-def size(place: Place) -> int:
-    """Number of elements."""
-    out = 1
-    for n in place.shape:
-        out *= n
-    return out
 
 
 FRAMEWORK = Framework("caffe", matches, read_parts)

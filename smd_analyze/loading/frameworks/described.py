@@ -15,7 +15,6 @@ from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks.searching import is_module
 from smd_analyze.loading.pickles.object_trees import is_script, module_tree, script_of
 from smd_analyze.loading.tensors.inert_objects import Inert
-from smd_analyze.loading.units.folders import read_json
 from smd_analyze.loading.units.surroundings import levels
 from smd_analyze.records.run import GraphHint
 
@@ -45,7 +44,7 @@ def config_beside(path: str, folder: bool, root: str) -> tuple[GraphHint, ...]:
     for place in levels(path, folder, root):
         file = f"{place.rstrip('/')}/{CONFIG}"
         try:
-            found = read_json(file) if listing.is_file(file) else None
+            found = listing.read_json(file) if listing.is_file(file) else None
         except (SmdError, OSError):  # what else may be called config.json is not ours to judge
             continue
         if describes(found):

@@ -106,7 +106,7 @@ def find_weights(tree: Mapping[Any, Any]) -> tuple[dict[Any, Any], str]:
         found = as_dict(get(tree, path))
         if found and tensors(found):
             return {k: v for k, v in found.items() if k != "__metadata__"}, path
-    beside = (
+    others = (
         "batch_stats",
         "step",
         "epoch",
@@ -117,7 +117,7 @@ def find_weights(tree: Mapping[Any, Any]) -> tuple[dict[Any, Any], str]:
         *plain.AVERAGES,
         *plain.CONFIGS,
     )
-    rest = {k: v for k, v in tree.items() if k not in beside and not (type(k) is str and plain.is_optimizer_key(k))}
+    rest = {k: v for k, v in tree.items() if k not in others and not (type(k) is str and plain.is_optimizer_key(k))}
     return rest, ""
 
 

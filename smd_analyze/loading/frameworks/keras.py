@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from smd_analyze.loading.formats.base import Document
@@ -29,6 +31,7 @@ from smd_analyze.loading.tensors.places import Place
 from smd_analyze.loading.tensors.trees import number_of
 from smd_analyze.records.run import GraphHint, Setting
 
+NUMBERED = re.compile(r"_\d+$")
 COUNTS = ("iteration", "iterations", "iter")
 RATES = ("learning_rate", "lr")
 
@@ -59,7 +62,7 @@ def read_parts(document: Document) -> Parts:
     optimizer = unwrapped(training.get("optimizer_config"))
     every = number_of((optimizer.get("config") or {}).get("gradient_accumulation_steps"))
     saved = Saved(iterations=iterations, rate=rate, every=max(int(every or 1), 1))
-    parts = assembled(document, weights, True, layers, optimizer, "training_config", saved, own)
+    parts = assembled(weights, True, layers, optimizer, "training_config", saved, own)
     average = averages(states, trained)
     return replace(parts, graphs=graphs, variants={"ema": average} if average else {})
 
@@ -104,8 +107,11 @@ def parts_of_vars(document: Document, layers: list[Layer], optimizer: Any) -> Pa
     weights = named_variables(ranked or stored, kinds)
     states, average = states_of(saved, trained_of(weights, layers)) if ranked else ({}, {})
     told = {"class_name": saved.kind, "config": saved.config} if saved.kind else None
+    classes = {
+        s.name: NUMBERED.sub("", s.path.split("/")[-2]) for s in stored if s.path.split("/")[-3:-2] == ["layers"]
+    }
     where = "compile_config" if saved.config else f"the name of {saved.where}"
-    parts = assembled(document, weights, ranked is not None, layers, told, where, saved, states)
+    parts = assembled(weights, ranked is not None, layers, told, where, saved, states, classes)
     return replace(parts, variants={"ema": average}) if average else parts
 
 
@@ -120,7 +126,6 @@ def trained_of(weights: Mapping[str, Place], layers: Sequence[Layer]) -> dict[st
 
 
 def assembled(
-    document: Document,
     weights: Mapping[str, Place],
     ordered: bool,
     layers: Sequence[Layer],
@@ -128,8 +133,12 @@ def assembled(
     where: str,
     saved: Saved,
     states: Mapping[str, Mapping[str, Place]],
+    classes: Mapping[str, str] = MappingProxyType({}),
 ) -> Parts:
-    """The parts. Names in alphabetical order say that the layers' order is not known."""
+    """The parts. Names in alphabetical order say that the layers' order is not known.
+
+    `classes`: layer → class, as the file's own names for the groups tell; the configuration goes before it.
+    """
     told = optimizer if isinstance(optimizer, dict) else {}
     settings: list[Setting]
     settings, unread = keras_training.optimizer_settings(told, where, saved.iterations, saved.rate, saved.every)
@@ -144,7 +153,7 @@ def assembled(
     if layers and not decay and not decoupled and told.get("config"):
         source = f"{where} and model_config: neither weight_decay nor an L2 regularizer"
         settings.append(Setting("weight_decay", 0.0, None, "", "in force", source, keras_training.LAST))
-    kinds = {layer.name: layer.kind for layer in layers}
+    kinds = {**classes, **{layer.name: layer.kind for layer in layers}}
     named = with_axes(weights, kinds, {n.name: e for n in layers if isinstance(e := n.config.get("equation"), str)})
     if not ordered:
         named = dict(sorted(named.items()))

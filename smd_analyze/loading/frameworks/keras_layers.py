@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from smd_analyze.loading.frameworks.keras_names import KNOWN, snake, variable_names, without_output
+from smd_analyze.loading.roles.names import natural
 from smd_analyze.loading.tensors.places import Place
 
 DEEPEST = 30
@@ -153,11 +154,6 @@ def listed_names(layers: Sequence[Layer]) -> dict[str, str]:
 def named_by_class(stored: Stored) -> bool:
     """Whether its own name tells its class and number: nobody named it."""
     return word_of(stored) == snake(stored.name.rpartition("/")[2])
-
-
-def natural(path: str) -> list[tuple[int, str]]:
-    """conv2d before conv2d_1 before conv2d_10."""
-    return [(int(p), "") if p.isdigit() else (-1, p) for p in re.split(r"(\d+)", path)]
 
 
 def word_of(stored: Stored) -> str:

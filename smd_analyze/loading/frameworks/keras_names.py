@@ -80,6 +80,8 @@ def with_axes(
         equation = (equations or {}).get(short, "")
         bias = places.get(f"{layer}/bias")
         layout = layout_of(name, len(place.shape), kind, equation, len(bias.shape) if bias else 0)
+        if layout in ("HWIO", "DHWIO") and bias is not None and bias.shape == place.shape[-2:-1] != place.shape[-1:]:
+            layout = layout[:-2] + "OI"  # a transposed kernel of a class that the file does not name
         out[name] = replace(place, layout=layout)
     return out
 

@@ -72,7 +72,8 @@ def saved_optimizer(tree: Mapping[str, Any], optimizer: Any) -> Saved:
     while any(name.startswith(f"{group}/{WRAPPED}/") for name in tree["datasets"]):
         group += f"/{WRAPPED}"
         inner = (told.get("config") or {}).get(WRAPPED)
-        told = inner if isinstance(inner, dict) else {}
+        if isinstance(inner, dict):  # else compile() did the wrapping, of which the configuration does not know
+            told = inner
     where = f"{group}/vars"
     count = sum(name.startswith(where + "/") for name in tree["datasets"])
     rest = [p for i in range(count) if (p := tree["datasets"].get(f"{where}/{i}")) is not None]

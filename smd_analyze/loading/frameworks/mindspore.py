@@ -10,9 +10,9 @@ from smd_analyze.loading.frameworks import plain
 from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, Fact, Framework, Parts, told
 from smd_analyze.loading.frameworks.layouts import OUT_FIRST, laid_out
 from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.units.twins import OPTIMIZER
 from smd_analyze.records.run import Setting
 
-OPTIMIZER = "__optimizer__"
 STATISTICS = re.compile(r"(^|\.)moving_(mean|variance)$")
 MOMENTS = {"moments": "momentum_buffer", "accum": "momentum_buffer", "moment1": "exp_avg", "moment2": "exp_avg_sq",
            "adam_m": "exp_avg", "adam_v": "exp_avg_sq", "lamb_m": "exp_avg", "lamb_v": "exp_avg_sq",

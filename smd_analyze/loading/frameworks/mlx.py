@@ -13,10 +13,10 @@ from smd_analyze.loading.frameworks.base import STEPS, Fact, Framework, Parts, t
 from smd_analyze.loading.frameworks.layouts import OUT_FIRST_IN_LAST, laid_out
 from smd_analyze.loading.tensors.places import Place
 from smd_analyze.loading.tensors.trees import get
+from smd_analyze.loading.units.twins import OPTIMIZER
 from smd_analyze.records.run import Setting
 
 MOMENTS = {"m": "exp_avg", "v": "momentum_buffer"}
-TWIN = "__optimizer__"
 MULTI = re.compile(r"states\.(\d+)\.(.+)")
 
 
@@ -32,7 +32,7 @@ def read_parts(document: Document) -> Parts:
     states: dict[str, dict[str, Place]] = {}
     groups: dict[str, tuple[str, ...]] = {}
     settings: list[tuple[Setting, Place | None]] = []
-    for group, optimizer in optimizers(document.tree.get(TWIN) or {}).items():
+    for group, optimizer in optimizers(document.tree.get(OPTIMIZER) or {}).items():
         own = states_of(optimizer)
         step = plain.number(optimizer.get("step"))
         if step is not None and not group.strip("0"):

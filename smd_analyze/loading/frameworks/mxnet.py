@@ -13,9 +13,9 @@ from smd_analyze.loading.frameworks.base import STEPS, Fact, Framework, Parts, t
 from smd_analyze.loading.frameworks.layouts import OUT_FIRST, laid_out
 from smd_analyze.loading.tensors.inert_objects import Inert, Span
 from smd_analyze.loading.tensors.places import Place
+from smd_analyze.loading.units.twins import OPTIMIZER
 from smd_analyze.records.run import Setting
 
-OPTIMIZER = "__optimizer__"
 TWIN_FILE = 1  # the .states come behind the weights
 KEPT = {"sgd": ("velocity",), "nag": ("velocity",), "adam": ("exp_avg", "exp_avg_sq"),
         "adamw": ("exp_avg", "exp_avg_sq"), "lamb": ("exp_avg", "exp_avg_sq")}  # fmt: skip

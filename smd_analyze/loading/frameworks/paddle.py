@@ -11,13 +11,15 @@ from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks import plain
 from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, TICKS, Fact, Framework, Parts, told
 from smd_analyze.loading.frameworks.layouts import OUT_FIRST, laid_out
+from smd_analyze.loading.roles.names import RECURRENT
 from smd_analyze.loading.tensors.inert_objects import Inert
 from smd_analyze.loading.tensors.places import Place
 from smd_analyze.loading.tensors.trees import as_dict
+from smd_analyze.loading.units.twins import OPTIMIZER
+from smd_analyze.records.finding import Finding
 from smd_analyze.records.run import Setting
 
 TITLES = "StructuredToParameterName@@"  # name in the model → name that the optimizer uses
-OPTIMIZER = "__optimizer__"
 INFERENCE = "paddle inference"
 TUPLES = ("builtins tuple", "__builtin__ tuple")
 STATISTICS = re.compile(r"(^|\.)_(mean|variance)$")
@@ -44,6 +46,8 @@ def read_parts(document: Document) -> Parts:
     model, where, optimizer = model_and_optimizer(document.tree)
     titles = as_dict(model.get(TITLES)) or {}
     found = {k: v for k, v in model.items() if isinstance(k, str) and type(v) is Place}
+    shared = once(found, titles)
+    found = {k: v for k, v in found.items() if k not in shared}
     counted = {k: n for k in COUNTS if where and (n := plain.number(document.tree.get(k))) is not None}
     schedule = as_dict(optimizer.get("LR_Scheduler")) or {}
     rate, ticks = schedule.get("last_lr"), plain.number(schedule.get("last_epoch"))
@@ -66,7 +70,23 @@ def read_parts(document: Document) -> Parts:
         buffers={n: p for n, p in found.items() if STATISTICS.search(n)},
         told=told(states, settings),
         torch_like=False,
+        findings=tuple(
+            Finding("tied-parameter", "note", name, f"is the same tensor as {first}; it is analysed once, under that name")
+            for name, first in shared.items()
+        ),
     )
+
+
+def once(found: Mapping[str, Place], titles: Mapping[str, Any]) -> dict[str, str]:
+    """Name → first name of the same tensor: a recurrent layer's stand under two names each, with one title."""
+    first: dict[tuple[str, tuple[int, ...]], str] = {}
+    out: dict[str, str] = {}
+    for name, place in found.items():
+        if isinstance(title := titles.get(name), str):
+            owner = first.setdefault((title, place.shape), name)
+            if owner != name:
+                out[name] = owner
+    return out
 
 
 def model_and_optimizer(tree: Mapping[str, Any]) -> tuple[Mapping[str, Any], str, Mapping[str, Any]]:
@@ -122,6 +142,8 @@ def axes_of(titles: Mapping[str, Any]) -> Any:
     def axes(name: str, place: Place, siblings: Mapping[str, Any]) -> str | None:
         kind = str(titles.get(name, ""))
         if len(place.shape) == 2:
+            if RECURRENT.search(name):
+                return "OI"  # as torch has them
             return None if kind.startswith("embedding") or "emb" in name else "IO"
         if "transpose" in kind and len(place.shape) > 2:
             return "IO" + "DHW"[5 - len(place.shape) :]

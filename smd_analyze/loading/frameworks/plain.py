@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
+from smd_analyze.errors import UnknownFormat
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, TICKS, Fact, Framework, Parts
 from smd_analyze.loading.frameworks.described import document_hints
@@ -21,6 +23,7 @@ from smd_analyze.loading.frameworks.searching import (
 from smd_analyze.loading.tensors.dtypes import FLOATING
 from smd_analyze.loading.tensors.places import Place
 from smd_analyze.loading.tensors.trees import as_dict, get, plain
+from smd_analyze.loading.units.twins import OPTIMIZER
 from smd_analyze.records.finding import Finding
 
 STEP_KEYS = (
@@ -36,11 +39,12 @@ EPOCH_KEYS = (
     "state.timestamp.epoch", "trainer.epoch", "reporter.epoch", "start_epoch", "epochs_run", "epochs_completed",
     "current_epoch", "epochs", "__metadata__.epoch", "__metadata__.ss_epoch",
 )  # fmt: skip
-TWIN = "__optimizer__"  # what stood in a file of its own
 YOLOX_WORDS = (
     "YOLOX saves its averaged copy (EMA) as `model` unless ema is off: its norm and angle lag behind the live ones"
 )
-SWAPPED_WORDS = "mmengine saves the averaged copy as state_dict and the live weights, which are analysed, as ema_state_dict"
+SWAPPED_WORDS = (
+    "mmengine saves the averaged copy as state_dict and the live weights, which are analysed, as ema_state_dict"
+)
 SPEECH = frozenset({"model", "iteration", "optimizer", "learning_rate"})  # VITS and its kin: `iteration` is the epoch
 
 __all__ = ("AVERAGES", "CONFIGS", "WEIGHTS", "find_optimizers", "is_optimizer_key")  # other frameworks look here
@@ -54,7 +58,10 @@ def read_parts(document: Document) -> Parts:
         tree = {**tree, "state_dict": tree["ema_state_dict"], "ema_state_dict": tree["state_dict"]}
     model = find_model(tree, document.path)
     level = model.level or tree
-    beside = tree.get(TWIN) if isinstance(tree, dict) else None
+    if model.weights is None and (many := states_by_number(tree)) > 1:
+        words = f"holds {many} states in one file; save every one in a file of its own, step_N.pt"
+        raise UnknownFormat(f"{document.path}: {words}")
+    beside = tree.get(OPTIMIZER) if isinstance(tree, dict) else None
     schedulers = find_schedulers(level) or find_schedulers(beside)
     optimizers = find_optimizers(level, where=model.where)
     variants = {"ema": level[model.average]} if model.average else {}
@@ -86,6 +93,12 @@ def read_parts(document: Document) -> Parts:
     )
 
 
+def states_by_number(tree: Any) -> int:
+    """How many state dicts a dict holds under whole numbers: a trajectory that a script has gathered in memory."""
+    numbered = {k: v for k, v in tree.items() if type(k) is int} if type(tree) is dict else {}
+    return sum(any(type(p) is Place for p in (as_dict(v) or {}).values()) for v in numbered.values())
+
+
 def is_yolox(tree: Any) -> bool:
     """What YOLOX' trainer saves; it puts its average under `model`."""
     return type(tree) is dict and tree.keys() >= {"start_epoch", "model", "optimizer", "best_ap", "curr_ap"}
@@ -115,10 +128,18 @@ def facts_inside(tree: Any, optimizers: tuple[Any, ...], schedulers: tuple[Any, 
     keys, epochs = STEP_KEYS, EPOCH_KEYS
     if type(tree) is dict and tree.keys() == SPEECH:
         keys, epochs = (), ("iteration",)
-    out = [Fact(v, STEPS, f"{k} in the file") for k in keys if (v := number(get(tree, k))) is not None][:1]
+    out = first_fact(tree, keys, STEPS)
     out += optimizer_facts(optimizers, "the file") + scheduler_facts(schedulers, "the file")
-    out += [Fact(v, EPOCHS, f"{k} in the file") for k in epochs if (v := number(get(tree, k))) is not None][:1]
-    return tuple(out)
+    return (*out, *first_fact(tree, epochs, EPOCHS))
+
+
+def first_fact(tree: Any, keys: Iterable[str], unit: str) -> list[Fact]:
+    """The number under the first of the keys that has one."""
+    for key in keys:
+        value = number(get(tree, key))
+        if value is not None:
+            return [Fact(value, unit, f"{key} in the file")]
+    return []
 
 
 def optimizer_facts(optimizers: tuple[Any, ...], where: str) -> list[Fact]:
@@ -176,9 +197,7 @@ def kohya_config(metadata: Any) -> dict[str, Any]:
 def find_stated(tree: Any) -> dict[str, Any]:
     """Numbers that were saved beside the weights, at the top or in safetensors' metadata: lr, weight_decay, …"""
     found = as_dict(tree) or {}
-    beside = {
-        k: v for k, v in found.items() if isinstance(k, str) and (type(plain(v)) in (int, float) or is_scalar(v))
-    }
+    beside = {k: v for k, v in found.items() if isinstance(k, str) and (type(plain(v)) in (int, float) or is_scalar(v))}
     metadata = found.get("__metadata__")
     # kohya's ss_… are what its trainer was told
     return beside | (

@@ -25,6 +25,7 @@ from smd_analyze.loading.frameworks import (
     onnx,
     paddle,
     plain,
+    scikit_learn,
     stable_baselines3,
     tensorflow,
     torch_distributed,
@@ -53,6 +54,7 @@ FRAMEWORKS: tuple[Framework, ...] = (
     equinox.FRAMEWORK,
     gguf.FRAMEWORK,
     caffe.FRAMEWORK,
+    scikit_learn.FRAMEWORK,
 )
 
 

@@ -67,7 +67,7 @@ def find_model(tree: Any, what: str, depth: int = 0) -> Model:
                 sizes[key] = size
     live = {k: n for k, n in sizes.items() if k not in AVERAGES and not is_average(k, sizes)} or sizes
     if not live:
-        return Model(own or None, level=found)
+        return Model({**own, **lists_of_arrays(found)} or None, level=found)
     lower = {k.lower(): k for k in live}
     named = [lower[k] for k in WEIGHTS if k in lower]
     first = type(tree) in (list, tuple)  # of a list, that is the one that was meant
@@ -83,6 +83,16 @@ def find_model(tree: Any, what: str, depth: int = 0) -> Model:
         average = next(spare, "")
     live.pop(average, None)
     return Model(inner, best, live, found, average)
+
+
+def lists_of_arrays(found: Mapping[Any, Any]) -> dict[str, Any]:
+    """Entries such as `weights: [W1, W2]`, which scripts without a framework save."""
+    return {
+        k: v
+        for k, v in found.items()
+        if isinstance(k, str) and k not in NO_MODELS and k not in MASTERS and not is_optimizer_key(k)
+        if type(v) in (list, tuple) and v and all(type(p) is Place and p.shape and p.dtype in FLOATING for p in v)
+    }
 
 
 def is_module(node: Any) -> bool:
@@ -132,8 +142,8 @@ def is_optimizer_key(key: str) -> bool:
 
 
 def find_optimizers(node: Any, where: str = "") -> tuple[Any, ...]:
-    """Every dict (or pickled optimizer) with param_groups, at the top, below any key there, below an optimizer's key, or
-    in a list there.
+    """Every dict (or pickled optimizer) with param_groups, at the top, below any key there, below an optimizer's key,
+    or in a list there.
 
     Those whose key is like the model's (`optimizer_g` for `where` "generator") come first.
     """

@@ -16,9 +16,10 @@ from math import nan
 from smd_analyze.loading.files.sources import FileId
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, Fact, Framework, Parts
-from smd_analyze.loading.frameworks.keras_layers import STATISTICS, natural
+from smd_analyze.loading.frameworks.keras_layers import STATISTICS
 from smd_analyze.loading.frameworks.keras_names import averages, named_state, slots, with_axes
 from smd_analyze.loading.frameworks.keras_training import LAST, told
+from smd_analyze.loading.roles.names import natural
 from smd_analyze.loading.tensors.dtypes import FLOATING
 from smd_analyze.loading.tensors.places import Place, read_tensor
 from smd_analyze.records.run import Setting
@@ -41,6 +42,7 @@ NUMBERS = {
     "beta_2": "beta2", "momentum": "momentum", "epsilon": "eps",
     "weight_decay": "weight_decay",
 }  # fmt: skip
+EXPORTED = re.compile(r"(non_trainable_|trainable_)?variables/\d+$")
 LISTED = re.compile(r"^(.*?)(layer_with_weights-|_operations/|_trainable_variables/|layers/|_layers/)\d+/")
 
 
@@ -60,6 +62,7 @@ def read_parts(document: Document) -> Parts:
 def read_objects(found: Mapping[str, Place], document: Document) -> Parts:
     """TensorFlow 2: paths through objects."""
     full = {k.removesuffix(VALUE): n for k, n in document.tree["names"].items()}
+    found = without_exports(found, full)
     uses = Counter(full.get(k, "") for k in found)
     title = {k: full[k] if full.get(k) and uses[full[k]] == 1 and full[k] != "Variable" else k for k in found}
     roots = optimizers_in(found)
@@ -100,6 +103,12 @@ def read_objects(found: Mapping[str, Place], document: Document) -> Parts:
         unread |= scalar_settings({k: p for k, p in scalars.items() if not p.shape}, root if many else "")
     iterations = next((found[k] for k in inside if k.rpartition("/")[2] in ITERATIONS and not found[k].shape), None)
     return parts_of(weights, step_facts(counts, iterations), named, unread, kinds, iterations, average, kept)
+
+
+def without_exports(found: Mapping[str, Place], full: Mapping[str, str]) -> dict[str, Place]:
+    """Keras' model.export writes every variable once more into a list, under the same name in memory."""
+    known = {(full.get(k), p.shape) for k, p in found.items() if not EXPORTED.match(k)}
+    return {k: p for k, p in found.items() if not (EXPORTED.match(k) and full.get(k) and (full[k], p.shape) in known)}
 
 
 def optimizers_in(found: Mapping[str, Place]) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
+from smd_analyze.loading.files.findings import some
 from smd_analyze.loading.tensors.dtypes import ITEMSIZE
 from smd_analyze.loading.tensors.places import Place, joined
 from smd_analyze.loading.tensors.trees import as_dict
@@ -84,8 +85,7 @@ def unsure_findings(names: Sequence[str], path: str) -> list[Finding]:
     """What could not be put together, in words."""
     if not names:
         return []
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    words = f"not known how {', '.join(names[:3])}{more} is cut into ranks: the first rank's part is taken"
+    words = f"not known how {some(names)} is cut into ranks: the first rank's part is taken"
     return [Finding("rank-parts", "warning", path, words, "Join the ranks with the trainer's own tools.")]
 
 

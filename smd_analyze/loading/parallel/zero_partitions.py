@@ -33,7 +33,7 @@ def join_partitions(
     whole = "single_partition_of_fp32_groups" in ranks[0]
     shapes = with_all_experts(shapes, ranks) if whole else shapes
     cut = slices_of_groups if whole else slices_of_parameters
-    slices = dict(cut(shapes, ranks, path))
+    slices = dict(cut(shapes, ranks))
     masters = {n: assemble(n, shapes, s, parts_of(ranks, whole, None), path) for n, s in slices.items()}
     return masters, optimizer_of(shapes, slices, ranks, whole, path)
 
@@ -100,7 +100,7 @@ def global_name(name: str, group: Mapping[str, Any], rank: int) -> str:
 
 
 def slices_of_groups(
-    shapes: Sequence[Mapping[str, tuple[int, ...]]], ranks: Sequence[Mapping[str, Any]], path: str
+    shapes: Sequence[Mapping[str, tuple[int, ...]]], ranks: Sequence[Mapping[str, Any]]
 ) -> Iterator[tuple[str, list[Slice]]]:
     """Stages 1 and 2: where the ranks say that each parameter's fragments lie, else one vector, cut into ranks."""
     for g, group in enumerate(shapes):
@@ -131,7 +131,7 @@ def slices_of_groups(
 
 
 def slices_of_parameters(
-    shapes: Sequence[Mapping[str, tuple[int, ...]]], ranks: Sequence[Mapping[str, Any]], path: str
+    shapes: Sequence[Mapping[str, tuple[int, ...]]], ranks: Sequence[Mapping[str, Any]]
 ) -> Iterator[tuple[str, list[Slice]]]:
     """Stage 3: a like share of every parameter on every rank; a rank's flat groups follow each other."""
     lengths = [[length(p) for p in r.get("fp32_flat_groups") or ()] for r in ranks]

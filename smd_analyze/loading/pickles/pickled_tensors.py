@@ -10,17 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from smd_analyze.errors import DamagedFile, UnsafeFile
-from smd_analyze.loading.tensors.dtypes import ITEMSIZE, STORAGES
+from smd_analyze.loading.encodings.numpy_arrays import column_major
+from smd_analyze.loading.tensors.dtypes import ITEMSIZE, NUMPY_CODES, STORAGES
 from smd_analyze.loading.tensors.inert_objects import Inert, Name, Persistent, Span, inert_call
 from smd_analyze.loading.tensors.places import Place, placed
 
 DEEPEST = 200  # levels of nesting that are walked
 
-NUMPY_NAMES = {
-    "f8": "float64", "f4": "float32", "f2": "float16", "i8": "int64", "i4": "int32", "i2": "int16", "i1": "int8",
-    "u8": "uint64", "u4": "uint32", "u2": "uint16", "u1": "uint8", "b1": "bool", "?": "bool", "c8": "complex64",
-    "c16": "complex128", "bfloat16": "bfloat16", "float8_e4m3fn": "float8_e4m3fn", "float8_e5m2": "float8_e5m2",
-}  # fmt: skip
+NUMPY_NAMES = {**NUMPY_CODES, **{n: n for n in ("bfloat16", "float8_e4m3fn", "float8_e5m2")}}
 SCALARS = {"float64": "d", "float32": "f", "float16": "e", "int64": "q", "int32": "i", "int16": "h", "int8": "b",
            "uint64": "Q", "uint32": "I", "uint16": "H", "uint8": "B", "bool": "?"}  # fmt: skip
 
@@ -113,12 +110,7 @@ class TensorCalls:
         if isinstance(raw, str):
             raw = raw.encode("latin1", "replace")
         start, nbytes = (raw.start, raw.stop - raw.start) if isinstance(raw, Span) else (0, len(raw))
-        strides = None
-        if fortran and len(shape) > 1 and all(type(n) is int and n >= 0 for n in shape):
-            steps = [1]
-            for n in shape[:-1]:
-                steps.append(steps[-1] * n)
-            strides = tuple(steps)
+        strides = column_major(shape) if fortran and len(shape) > 1 else None
         place = placed(shape, strides, name, 0, start, nbytes, self.what)
         inline = raw if isinstance(raw, bytes) else None
         return Place(place.shape, name, start, place.strides, big_endian=big, inline=inline)

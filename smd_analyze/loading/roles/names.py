@@ -55,6 +55,11 @@ def shown(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key by which 9 comes before 10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d{1,15})", name)]
+
+
 def is_buffer(name: str, place: Place, names: Mapping[str, Place]) -> bool:
     """Not trained: running statistics, counters, masks, and whatever is no floating point number."""
     if place.dtype not in FLOATING or BUFFERS.search(name):

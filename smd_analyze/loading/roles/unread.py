@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from smd_analyze.loading.files.findings import some
 from smd_analyze.loading.tensors.dtypes import FLOATING
 from smd_analyze.loading.tensors.inert_objects import Inert
 from smd_analyze.loading.tensors.places import Place
@@ -54,8 +55,3 @@ def opaque_tensors(node: Any, name: str = "", depth: int = 0) -> Iterator[tuple[
             if type(value) in (dict, Inert) and isinstance(key, str):
                 inner = name if key in ("_parameters", "_buffers", "_modules") else f"{name}.{key}".lstrip(".")
                 yield from opaque_tensors(value, inner, depth + 1)
-
-
-def some(names: list[str]) -> str:
-    """A few names, and how many more."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

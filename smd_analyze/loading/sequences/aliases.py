@@ -10,6 +10,7 @@ import numpy as np
 
 from smd_analyze.errors import SmdError
 from smd_analyze.loading.files import listing
+from smd_analyze.loading.files.findings import unreadable
 from smd_analyze.loading.files.sources import FileId
 from smd_analyze.loading.frameworks.base import EPOCHS, STEPS
 from smd_analyze.loading.sequences.probing import Alike, Angles, probed, read
@@ -56,8 +57,7 @@ def sort_out(
         try:
             twin = next((m for m in of_members if same(m, other)), None)
         except (SmdError, OSError) as problem:
-            words = str(problem).removeprefix(f"{where}: ")
-            findings.append(Finding("unreadable-file", "warning", where, words, "It is left out."))
+            findings.append(unreadable(where, problem, "It is left out."))
             continue
         if twin is not None:
             label = label_of(other.name)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from smd_analyze.errors import UsageError
 from smd_analyze.loading.frameworks.base import STEPS
-from smd_analyze.loading.sequences.aliases import is_label
+from smd_analyze.loading.sequences.aliases import is_label, same
 from smd_analyze.loading.sequences.data_files import is_data
 from smd_analyze.loading.sequences.name_numbers import common_pattern, paired, place_of, split_runs, template, varying
 from smd_analyze.loading.sequences.name_tokens import stem_of
@@ -16,6 +16,7 @@ from smd_analyze.loading.sequences.probing import LEAST_ELEMENTS, goes_on, stran
 from smd_analyze.loading.sequences.steps import order
 from smd_analyze.records.finding import Finding
 
+MOST_NAMED = 3  # other sequences
 MOST_TURNS = 8  # places at which it is looked whether training goes on
 FEW_ELEMENTS = 64  # enough to tell strangers where the names say as well that these are several runs
 
@@ -107,7 +108,7 @@ def apart(title: str, group: list[Opened]) -> list[tuple[str, list[Opened]]]:
         parts = [list(range(len(group)))] if len(parts) > 1 and not given and in_epochs(group, names) else parts
     whole = [part for cut in parts for part in by_weights([group[i] for i in cut])]
     if len(whole) == 1:
-        return [(title, group)]
+        return [(common_pattern(names) if len(group) > 1 and title == template(names[0]) else title, group)]
     return [(common_pattern([o.unit.name for o in part]), part) for part in whole]
 
 
@@ -161,9 +162,11 @@ def by_weights(group: list[Opened]) -> list[list[Opened]]:
 
 
 def akin(a: Opened, b: Opened) -> bool:
-    """Checkpoints of one model: at least half of all their parameters' names are common."""
-    x, y = a.reading.parameters, b.reading.parameters
-    return x is y or 2 * len(x.keys() & y.keys()) >= len(x.keys() | y.keys())
+    """Checkpoints of one model: at least half of all their tensors' names are common, whether trained or frozen."""
+    if a.reading.parameters is b.reading.parameters:
+        return True
+    x, y = ({*o.reading.parameters, *o.reading.buffers} for o in (a, b))
+    return 2 * len(x & y) >= len(x | y)
 
 
 def pick_sequence(
@@ -182,13 +185,39 @@ def pick_sequence(
             words = f"{len(found[name])} files {name} hold arrays that seem to be data, not weights: left out"
             notes.append(Finding("data-files", "note", root, words, f"If they are weights, use --run '{name}'."))
             continue
+        if repeats(chosen, found[name]):
+            words = f"{len(found[name])} checkpoints {name} repeat {names[0]}, tensor by tensor: left out"
+            notes.append(Finding("copies", "note", root, words))
+            continue
         words = f"{len(found[name])} checkpoints {name} are another sequence; {names[0]} is analysed"
         if len(notes) < MOST_TURNS:
             words += continuation(names[0], chosen, name, found[name])
         remedy = f"Use --run '{name}' for that one."
         alike = template(chosen[0].unit.name) == template(found[name][0].unit.name)  # looks like one run, but is none
         notes.append(Finding("another-sequence", "warning" if alike else "note", root, words, remedy))
-    return chosen, notes
+    return chosen, summed_up(names[0], notes, root)
+
+
+def repeats(chosen: Sequence[Opened], other: Sequence[Opened]) -> bool:
+    """What every rank saved by itself, or a copy: the first and the last hold the same."""
+    if len(chosen) != len(other) or not akin(chosen[0], other[0]):
+        return False
+    a, b = ([alike(g[i]) for i in (0, -1)] for g in (chosen, other))
+    shapes = [{n: p.shape for n, p in one.parameters.items()} for one in (*a, *b)]
+    return all(s == shapes[0] for s in shapes) and all(same(x, y) for x, y in zip(a, b, strict=True))
+
+
+def summed_up(name: str, notes: list[Finding], root: str) -> list[Finding]:
+    """A finding for each other sequence; many (a sweep, seeds) as one."""
+    others = [f for f in notes if f.code == "another-sequence"]
+    if len(others) <= MOST_NAMED:
+        return notes
+    titles = [f.remedy.split("'")[1] for f in others]
+    listed = ", ".join(titles[:MOST_NAMED]) + f" and {len(titles) - MOST_NAMED} more"
+    words = f"there are {len(titles)} other sequences; {name} is analysed, not {listed}"
+    severity = "warning" if any(f.severity == "warning" for f in others) else "note"
+    one = Finding("another-sequence", severity, root, words, "Use --run NAME for one of them.")
+    return [one, *(f for f in notes if f.code != "another-sequence")]
 
 
 def continuation(name: str, chosen: Sequence[Opened], title: str, other: Sequence[Opened]) -> str:
@@ -217,6 +246,7 @@ def named(found: dict[str, list[Opened]], opened: Sequence[Opened], run: str, ro
     asked = run.rstrip("/")
     for fits in (
         lambda n: n == asked,
+        lambda n: template(found[n][0].unit.name) == asked,
         lambda n: any(o.unit.name == asked for o in found[n]),
         lambda n: asked in n.split("/") or all(o.unit.name.startswith(asked + "/") for o in found[n]),
         lambda n: asked in n or any(asked in o.unit.name for o in found[n]),

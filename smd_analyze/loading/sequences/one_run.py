@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from smd_analyze.loading.files.findings import some
 from smd_analyze.loading.sequences.mixtures import MOST, angles_between, separate
 from smd_analyze.loading.sequences.probing import Alike, elements, probed, strangers, thinned, too_large, unit
 from smd_analyze.records.finding import Finding
@@ -50,7 +51,7 @@ def without(
     strange: Sequence[int], ordered: Sequence[Alike], parts: int, too_many: bool
 ) -> tuple[list[int], list[Finding]]:
     """The sequence without checkpoints of other runs, unless there are too many to look at all."""
-    listed = ", ".join(ordered[i].name for i in strange[:3]) + (f" and {len(strange) - 3} more" if strange[3:] else "")
+    listed = some(ordered[i].name for i in strange)
     words = f"{parts} runs seem to be mixed: far from their neighbours, which are near each other, are {listed}"
     where = ordered[strange[0]].path
     if too_many:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from smd_analyze.errors import UsageError
 from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, TICKS, Fact
+from smd_analyze.loading.roles.names import natural
 from smd_analyze.loading.sequences.name_numbers import Number, dates, paired, serial, varying
 from smd_analyze.records.finding import Finding
 
@@ -110,22 +111,11 @@ def by_place(members: Sequence[Member]) -> list[Source]:
 def by_time(members: Sequence[Member]) -> Source:
     """Modification times; those of one moment by number and name."""
     times = [m.mtime_ns for m in members]
-    place = {
-        i: float(p) for p, i in enumerate(sorted(range(len(times)), key=lambda i: (times[i], natural(members[i].name))))
-    }
-    words = (
-        "nothing: it is the only one"
-        if len(times) == 1
-        else "modification time"
-        if len(set(times)) == len(times)
-        else "modification time, then name"
-    )
+    ranked = sorted(range(len(times)), key=lambda i: (times[i], natural(members[i].name)))
+    place = {i: float(p) for p, i in enumerate(ranked)}
+    words = "modification time" if len(set(times)) == len(times) else "modification time, then name"
+    words = words if len(times) > 1 else "nothing: it is the only one"
     return Source("time", SAVES, words, tuple(place[i] for i in range(len(times))))
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """A key by which 9 comes before 10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d{1,15})", name)]
 
 
 def bare_unit(members: Sequence[Member], name: Sequence[Number]) -> str:
@@ -173,6 +163,12 @@ def problem_of(source: Source, members: Sequence[Member]) -> str:
     return f"is {twice:g} in {pair[0]} and in {pair[1]}"
 
 
+def agrees(source: Source, chosen: Source) -> bool:
+    """Wherever it says something, it says the same: the start of training has no optimizer's state yet."""
+    pairs = zip(source.values, chosen.values, strict=True)
+    return source.unit == chosen.unit and all(v is None or v == w for v, w in pairs)
+
+
 def unused(found: Sequence[Source], chosen: Source, members: Sequence[Member]) -> list[Finding]:
     """Better sources than the chosen one that some members have: why they were passed over."""
     if len(members) < 2:
@@ -180,7 +176,7 @@ def unused(found: Sequence[Source], chosen: Source, members: Sequence[Member]) -
     out: list[Finding] = []
     for source in found[: found.index(chosen)]:
         stated = [v for v in source.values if v is not None]
-        if not stated or source.usable:
+        if not stated or source.usable or agrees(source, chosen):
             continue
         twice = len(stated) == len(members) and len(set(stated)) > 1
         words = f"{source.words} {problem_of(source, members)}: ordered by {chosen.words} instead"

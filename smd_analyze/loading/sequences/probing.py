@@ -51,13 +51,7 @@ def probed(one: Alike) -> list[str]:
 
 def is_raw(place: Place) -> bool:
     """The elements lie in the file one after the other: a beginning can be read without the rest."""
-    return (
-        place.strides is None
-        and place.pieces is None
-        and place.read is None
-        and place.find is None
-        and place.inline is None
-    )
+    return all(v is None for v in (place.strides, place.pieces, place.read, place.find, place.inline))
 
 
 def beginning(place: Place) -> Place:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from smd_analyze.errors import UsageError
+from smd_analyze.loading.files.findings import some
 from smd_analyze.loading.sequences.name_tokens import FACTORS, HALF, Number
 from smd_analyze.loading.sequences.order_sources import ORDERS
 from smd_analyze.loading.units.walk import Unit
@@ -67,8 +68,7 @@ def chosen_by(pattern: StepPattern, units: Sequence[Unit], root: str) -> tuple[l
     """The units that the pattern matches, and a finding for the others."""
     out = [unit for unit in units if number_by(pattern, unit.name) is not None]
     left = [unit.name for unit in units if number_by(pattern, unit.name) is None]
-    some = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if left[3:] else "")
     if units and not out:
-        raise UsageError(f"{root}: --step-pattern '{pattern.text}' matches none of {some}")
-    words = f"--step-pattern '{pattern.text}' does not match {some}: left out"
+        raise UsageError(f"{root}: --step-pattern '{pattern.text}' matches none of {some(left)}")
+    words = f"--step-pattern '{pattern.text}' does not match {some(left)}: left out"
     return out, [Finding("pattern-leaves-out", "note", root, words)] if left else []

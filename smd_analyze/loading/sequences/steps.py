@@ -64,10 +64,12 @@ def order(members: Sequence[Member], where: str, steps_per_epoch: float | None =
     source = pick(found, wanted, members)
     name = varying([m.name for m in members])
     told = wanted != "auto" or source.words == BY_PATTERN
+    source, multiples = (source, []) if told else counted_by_optimizer(found, source, where)
     choice = _Choice([v or 0.0 for v in source.values], source.unit, source.words)
     if not told:
         choice.findings += unused(found, source, members) + by_time_only(source, members)
     choice.findings += [] if told else disagreements(members, name, source, where)
+    choice.findings += multiples
     choice.findings += uneven(members, name, choice)
     suspects, odd = out_of_proportion(members, name, choice)
     choice.findings += odd if not any(f.code == "epochs-uneven" for f in choice.findings) else []
@@ -83,6 +85,22 @@ def order(members: Sequence[Member], where: str, steps_per_epoch: float | None =
         choice.source += f" (--order {wanted})"
     steps = tuple(round(v) for v in choice.values)
     return Order(steps, choice.unit, choice.source, tuple(choice.findings), suspects)
+
+
+def counted_by_optimizer(found: Sequence[Source], source: Source, where: str) -> tuple[Source, list[Finding]]:
+    """The optimizer's own count of updates, where the step that the files state is a fixed multiple of it.
+
+    Such a step counts frames, samples, micro-batches, or the updates of several optimizers.
+    """
+    own = next((s for s in found if s.order == "optimizer" and s.usable), None)
+    if own is None or source.order != "inside" or source.unit != STEPS or len(source.values) < 3:
+        return source, []
+    pairs = [(a or 0.0, b or 0.0) for a, b in zip(source.values, own.values, strict=True)]
+    per = {Fraction(a) / Fraction(b) for a, b in pairs if b}
+    if len(per) != 1 or per == {Fraction(1)} or any(a for a, b in pairs if not b):
+        return source, []
+    words = f"{source.words} goes on by {float(per.pop()):g} with every update that the optimizer counted: it counts something else (frames, samples, batches), so the optimizer's count is taken"  # noqa: E501
+    return own, [Finding("step-is-no-update", "note", where, words, "--order inside takes the other one.")]
 
 
 def by_time_only(source: Source, members: Sequence[Member]) -> list[Finding]:
@@ -117,15 +135,9 @@ def count_batches(choice: _Choice, batches: Sequence[int | None], where: str) ->
         choice.values = [float(per * Fraction(v)) for v in values]
         choice.source += f" × {per} batches per {word}, {COUNTED}" if per != 1 else f", which are batches, {COUNTED}"
     choice.unit = STEPS
-    choice.findings.append(
-        Finding(
-            "steps-are-batches",
-            "note",
-            where,
-            "steps are batches seen by BatchNorm: with gradient accumulation there were fewer optimizer steps",
-            "If gradients were accumulated, give --steps-per-epoch.",
-        )
-    )
+    words = "steps are batches seen by BatchNorm: with gradient accumulation there were fewer optimizer steps"
+    remedy = "If gradients were accumulated, give --steps-per-epoch."
+    choice.findings.append(Finding("steps-are-batches", "note", where, words, remedy))
 
 
 def from_zero(choice: _Choice, kind: str, members: Sequence[Member], where: str) -> list[Finding]:

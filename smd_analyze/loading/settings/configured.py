@@ -29,16 +29,8 @@ NUMBERS = {
     "opt_eps": "eps", "eps": "eps", "epsilon": "eps",
 }  # fmt: skip
 PAIRS = ("betas", "adam_betas", "opt_betas", "optimizer_betas")
-OPTIMIZER = (
-    "optimizer",
-    "opt",
-    "optim",
-    "optimizer_name",
-    "optim_name",
-    "optimizer_type",
-    "opt_type",
-    "optimizer_class",
-)
+OPTIMIZER = ("optimizer", "opt", "optim", "optimizer_name", "optim_name", "optimizer_type", "opt_type",
+             "optimizer_class")  # fmt: skip
 SCHEDULE = (
     "lr_scheduler_type", "lr_scheduler", "scheduler", "sched", "lr_schedule", "lr_policy", "schedule",
     "param_scheduler", "lr_config", "scheduler_name", "scheduler_type", "lr_decay_style", "lr_scheduler_name",
@@ -99,15 +91,15 @@ def configured_settings(configured: Mapping[str, Any], where: str) -> list[Setti
     schedule = named_classes("schedule", SCHEDULE, configured, found, where + mark)
     moving = next((f for f in found if f.key in MOVING and plain(f.value) not in MOVES_NOTHING), None)
     if not schedule and moving is not None and out:
-        words_ = f"not named, but {moving.path[-1]} is set"
-        schedule = [Setting("schedule", None, words_, "", "configured", where + mark + ".".join(moving.path))]
+        unnamed = f"not named, but {moving.path[-1]} is set"
+        schedule = [told("schedule", None, unnamed, where + mark, moving.path)]
     out += schedule
     for leaf in found:  # a policy's own numbers, as readers of schedules that are formulas name them
         if leaf.path[-1].startswith("schedule."):
             listed = json.dumps(leaf.value) if isinstance(leaf.value, list) else None
             value = None if listed else number(leaf.value)
             if listed or value is not None:
-                out.append(Setting(leaf.path[-1], value, listed, "", "configured", where + mark + leaf.path[-1]))
+                out.append(told(leaf.path[-1], value, listed, where + mark, leaf.path[-1:]))
     for key in dict.fromkeys(f.key for f in found if f.key in AS_IS):
         stated = [(f, v) for f in found if f.key == key and (v := number(f.value)) is not None]
         out += chosen(key, stated, where + mark)
@@ -154,11 +146,13 @@ def chosen(name: str, stated: Sequence[tuple[Leaf, float]], where: str) -> list[
     """One setting if all say the same, else one under each full key."""
     if len({v for _, v in stated}) == 1:
         leaf, value = min(stated, key=lambda pair: len(pair[0].path))
-        return [Setting(name, value, None, "", "configured", where + ".".join(leaf.path))]
-    return [
-        Setting(".".join(leaf.path), value, None, "", "configured", where + ".".join(leaf.path))
-        for leaf, value in stated[:32]
-    ]
+        return [told(name, value, None, where, leaf.path)]
+    return [told(".".join(leaf.path), value, None, where, leaf.path) for leaf, value in stated[:32]]
+
+
+def told(name: str, value: float | None, text: str | None, where: str, path: Sequence[str]) -> Setting:
+    """A setting, with the keys that lead to it as its source."""
+    return Setting(name, value, text, "", "configured", where + ".".join(path))
 
 
 def named_classes(
@@ -179,13 +173,11 @@ def named_classes(
             stated[home] = f"{stated[home]}, {short}" if home in stated else short
     if len(set(stated.values())) == 1:
         path, text = next(iter(stated.items()))
-        return [Setting(name, None, text, "", "configured", where + ".".join(path))]
+        return [told(name, None, text, where, path)]
     top = [p for p in stated if len(p) == min(map(len, stated))] if stated else []
     if len(top) == 1:
-        return [Setting(name, None, stated[top[0]], "", "configured", where + ".".join(top[0]))]
-    return [
-        Setting(".".join(p), None, text, "", "configured", where + ".".join(p)) for p, text in list(stated.items())[:16]
-    ]
+        return [told(name, None, stated[top[0]], where, top[0])]
+    return [told(".".join(path), None, text, where, path) for path, text in list(stated.items())[:16]]
 
 
 def in_optimizer(leaf: Leaf) -> bool:

@@ -76,17 +76,8 @@ def map_groups(
     if chosen is None:
         count = sum(map(len, members))
         why = f"{count} numbers in {len(members)} groups do not fit the {len(parameters)} parameters in one way only"
-        return Mapped(
-            findings=(
-                Finding(
-                    "parameter-groups-unmapped",
-                    "warning",
-                    path,
-                    why,
-                    "Give the settings per parameter with --settings.",
-                ),
-            )
-        )
+        remedy = "Give the settings per parameter with --settings."
+        return Mapped(findings=(Finding("parameter-groups-unmapped", "warning", path, why, remedy),))
     groups = {t: tuple(c) for t, c in zip(titles, chosen, strict=True) if c}
     if ordered or all(n is not None for n in named):
         pairs = [pair for m, c in zip(members, chosen, strict=True) for pair in zip(m, c, strict=True)]
@@ -222,11 +213,14 @@ def splits(
 
 
 def layered(
-    parameters: Mapping[str, Shape], groups: Sequence[Sequence[Shape | None]], ordered: bool, decays: Sequence[float | None]
+    parameters: Mapping[str, Shape],
+    groups: Sequence[Sequence[Shape | None]],
+    ordered: bool,
+    decays: Sequence[float | None],
 ) -> list[list[list[str]]]:
     """Learning rates per layer (timm, BEiT, MAE): the decayed and the other parameters of each have their own groups.
 
-    What is decayed are consecutive parts of the decayed parameters, and so for the others; the last layers may be first.
+    What is decayed are consecutive parts of the decayed parameters, and so for the others; the last may stand first.
     """
     bare = [i for i, d in enumerate(decays) if d == 0]
     heavy = [i for i in range(len(decays)) if i not in set(bare)]

@@ -84,12 +84,11 @@ def group_settings(optimizer: Mapping[str, Any], label: str, unread: dict[Settin
         values += [("betas", setting, beta) for setting, beta in zip(("beta1", "beta2"), betas, strict=False)]
         for key, setting, saved in values:
             value = number_of(saved)
-            made = Setting(setting, value, None, name, "in force", f"{source}, {key}", "next update")
-            if value is not None:
-                out.append(made)
-            elif type(saved) is Place and saved.shape in ((), (1,)):  # capturable optimizers keep it in a tensor
-                out.append(made)
-                unread[made] = saved
+            place = saved if type(saved) is Place and saved.shape in ((), (1,)) else None  # capturable optimizers
+            if value is not None or place is not None:
+                out.append(Setting(setting, value, None, name, "in force", f"{source}, {key}", "next update"))
+            if place is not None:
+                unread[out[-1]] = place
         initial = number_of(group.get("initial_lr"))
         if initial is not None:
             out.append(Setting("learning_rate", initial, None, name, "configured", f"{source}, initial_lr"))

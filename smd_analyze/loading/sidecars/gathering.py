@@ -65,11 +65,12 @@ def gather(
     own = {s.name: s for s in checkpoint.settings if s.kind == "configured" and s.parameter_group == ""}
     came_from = os.path.basename(path.rstrip("/"))  # noqa: PTH119 - paths are text throughout loading
     logged: set[str] = set()
+    alone = True
     for at, level in enumerate(levels(path, folder, root)):
         above = not inside(level, base)
         if at and not above and left_behind(level, root, mine, others):
             break
-        alone = above or not shared(level, root, mine, others)
+        alone = alone and (above or not shared(level, root, mine, others))
         here: list[Series] = []
         found = [(n, file, r) for n, file in files_of(level, came_from, alone) if (r := reader_of(n)) is not None]
         said: list[tuple[str, list[Setting]]] = []

@@ -12,9 +12,14 @@ NUMPY: dict[str, str] = {
 }  # fmt: skip
 """torch dtype name → numpy type of the same width; bfloat16 and float8 are held as their bits."""
 
-ITEMSIZE: dict[str, int] = {
-    name: 1 if code == "?" else int(code[1:]) for name, code in NUMPY.items()
+NUMPY_CODES: dict[str, str] = {
+    "f8": "float64", "f4": "float32", "f2": "float16", "i8": "int64", "i4": "int32", "i2": "int16", "i1": "int8",
+    "u8": "uint64", "u4": "uint32", "u2": "uint16", "u1": "uint8", "b1": "bool", "?": "bool", "c8": "complex64",
+    "c16": "complex128",
 }  # fmt: skip
+"""numpy's type codes, without the byte order → torch's names."""
+
+ITEMSIZE: dict[str, int] = {name: 1 if code == "?" else int(code[1:]) for name, code in NUMPY.items()}
 """torch dtype name → bytes per element."""
 
 FLOATING = frozenset(n for n in NUMPY if n.startswith(("float", "bfloat", "complex")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 
 from smd_analyze.errors import DamagedFile, SmdError, UnsafeFile
 from smd_analyze.loading.files import listing
+from smd_analyze.loading.files.findings import unreadable
 from smd_analyze.loading.files.sources import FileId, open_source
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.formats.registry import open_document
@@ -24,7 +24,6 @@ INDEX = re.compile(rf"({STEMS})\.(safetensors|bin)\.index\.json")
 FURTHER = re.compile(r"((?:pytorch_)?model_\d+)(-\d+-of-\d+)?\.(safetensors|bin)")  # accelerate: several models
 STATE = re.compile(r"optimizer(_\d+)?\.(pt|bin)|random_states_\d+\.pkl")
 STEPPED = re.compile(r"^\d+$|(checkpoint|step|epoch|iter)[-_]?\d+$")  # folders of checkpoints, not of models
-LONGEST_JSON = 1 << 26
 TWINS = {
     "optimizer": re.compile(r"optimizer(_\d+)?\.(pt|bin)"),
     "scheduler": re.compile(r"scheduler(_\d+)?\.(pt|bin)"),
@@ -101,10 +100,7 @@ class _Folder:
         try:
             return self.open(name)
         except (SmdError, OSError) as problem:
-            where = f"{self.path}/{name}"
-            self.findings.append(
-                Finding("unreadable-file", "warning", where, str(problem), "Its settings are not used.")
-            )
+            self.findings.append(unreadable(f"{self.path}/{name}", problem))
             return None
 
 
@@ -147,9 +143,9 @@ def open_folder(path: str, files: Sequence[str], previous: Document | None) -> t
         name = inside + name if role == "config" else name
         if name in files:
             try:
-                tree[role] = read_json(f"{path}/{name}")
+                tree[role] = listing.read_json(f"{path}/{name}")
             except DamagedFile as problem:
-                folder.findings.append(Finding("unreadable-file", "warning", f"{path}/{name}", str(problem)))
+                folder.findings.append(unreadable(f"{path}/{name}", problem))
     identities: list[FileId] = [d.files[0] for d in folder.parts]
     kept = {n: (d, folder.trees[n]) for n, d in zip(folder.names, folder.parts, strict=True)}
     return Document(path, form, tree, tuple(identities), kept, folder=True), folder.findings
@@ -168,7 +164,7 @@ def shards_of(path: str, files: Sequence[str]) -> tuple[list[str], dict[str, str
                 return [f"{stem}.{ending}"], {}
             name = f"{stem}.{ending}.index.json"
             if name in files:
-                table = read_json(f"{path}/{name}")
+                table = listing.read_json(f"{path}/{name}")
                 index = table.get("weight_map") if isinstance(table, dict) else None
                 if not isinstance(index, dict) or not all(isinstance(v, str) for v in index.values()):
                     raise DamagedFile(f"{path}/{name}: has no weight_map")
@@ -195,17 +191,9 @@ def of_index(path: str) -> tuple[str, tuple[str, ...]]:
     folder = folder if mark else "."
     if not INDEX.fullmatch(name):
         return path, ()
-    table = read_json(path)
+    table = listing.read_json(path)
     index = table.get("weight_map") if isinstance(table, dict) else None
     named = {v for v in index.values() if isinstance(v, str)} if isinstance(index, dict) else set()
     beside = ["optimizer.pt", "optimizer.bin", "scheduler.pt", "scheduler.bin", "training_args.bin", *NOTES.values()]
     safe = sorted(n for n in named if "/" not in n and "\\" not in n)
     return folder, (name, *(n for n in [*safe, *beside] if listing.is_file(f"{folder}/{n}")))
-
-
-def read_json(path: str) -> Any:
-    """A JSON file of bounded length."""
-    try:
-        return json.loads(listing.read_whole(path, LONGEST_JSON))
-    except (ValueError, RecursionError) as problem:
-        raise DamagedFile(f"{path}: not sound JSON: {problem}") from None

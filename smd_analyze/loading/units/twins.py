@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from smd_analyze.errors import SmdError
+from smd_analyze.loading.files.findings import unreadable
 from smd_analyze.loading.files.sources import open_source
 from smd_analyze.loading.formats.base import Document
 from smd_analyze.loading.formats.registry import open_document
@@ -69,7 +70,6 @@ def with_twin(document: Document, twin: str) -> tuple[Document, list[Finding]]:
         with open_source(twin) as source:
             other = open_document(source)
     except (SmdError, OSError) as problem:
-        words = str(problem).removeprefix(f"{twin}: ")
-        return document, [Finding("unreadable-file", "warning", twin, words, "Its settings are not used.")]
+        return document, [unreadable(twin, problem)]
     tree = {**own, OPTIMIZER: moved(other.tree, len(document.files))}
     return replace(document, tree=tree, files=(*document.files, *other.files), fingerprint=None), []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 
@@ -35,7 +34,7 @@ def is_temporary(folder: str, files: Sequence[str]) -> bool:
     if "metadata.json" not in files or listing.is_far(folder):
         return False
     try:
-        said = json.loads(listing.read_whole(f"{folder}/metadata.json", LONGEST))
-    except (SmdError, OSError, ValueError, RecursionError):  # whoever reads the checkpoint will say what is wrong
+        said = listing.read_json(f"{folder}/metadata.json", LONGEST)
+    except (SmdError, OSError):  # whoever reads the checkpoint will say what is wrong
         return False
     return isinstance(said, dict) and said.get("is_temporary") is True

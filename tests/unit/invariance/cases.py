@@ -6,7 +6,7 @@ import torch
 from zoo import ZOO
 
 from smd_analyze.invariance.graph import analyse
-from smd_analyze.invariance.tracing import _recorded, quiet
+from smd_analyze.invariance.tracing import trace
 from smd_analyze.invariance.verifying_outcomes import NOT_ZERO
 from smd_analyze.invariance.verifying_points import POINTS, Probe
 from smd_analyze.invariance.verifying_residuals import Sums, claims_of, scale_of
@@ -58,7 +58,4 @@ class Case:
 def zoo_case(name):
     torch.manual_seed(0)
     model, inputs = ZOO[name]()[:2]
-    with quiet():
-        return Case(model, inputs, _recorded(model.train(), inputs, {}))  # faster than torch.export
-
-
+    return Case(model, inputs, trace(model, inputs, {}, name))

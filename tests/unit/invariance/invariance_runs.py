@@ -1,6 +1,7 @@
 """Runs made of names and shapes, for the invariance tests."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +17,11 @@ def lazy(shape, layout=None, dtype="float32"):
     return LazyTensor(tuple(shape), dtype, read, layout)
 
 
+def ones(tensor):
+    """Running statistics may be read: ε is compared with the variance."""
+    return replace(tensor, read=lambda: np.ones(tensor.shape, np.float32))
+
+
 def run_of(shapes: Mapping[str, tuple[int, ...]], *, layouts=None, groups=None, more=()):
     """A run whose last checkpoint has these shapes; `more` are earlier checkpoints' shapes."""
     checkpoints = []
@@ -23,7 +29,7 @@ def run_of(shapes: Mapping[str, tuple[int, ...]], *, layouts=None, groups=None, 
         tensors = {n: lazy(s, (layouts or {}).get(n)) for n, s in entry.items()}
         leaf = {n: n.replace("/", ".").split(".")[-1].split(":")[0] for n in tensors}
         parameters = {n: t for n, t in tensors.items() if leaf[n] not in STATISTICS}
-        buffers = {n: t for n, t in tensors.items() if leaf[n] in STATISTICS}
+        buffers = {n: ones(t) for n, t in tensors.items() if leaf[n] in STATISTICS}
         checkpoints.append(Checkpoint(step, f"{step}.pt", "torch", "plain", parameters, buffers=buffers))
     return Run("run", tuple(checkpoints), "file name", "optimizer steps", parameter_groups=groups or {})
 

@@ -109,13 +109,17 @@ def group_norm(monkeypatch):
         return rules_reduction._with_extras(w, node, reductions.affine(w.degrees, out, w.value(gain), w.value(bias), 1))
 
     monkeypatch.setitem(RULES, "native_group_norm", wrong)
-    monkeypatch.setitem(RULES, "group_norm", lambda w, node, x, groups, gain=None, bias=None, *_: wrong(w, node, x, gain, bias))
+    monkeypatch.setitem(
+        RULES, "group_norm", lambda w, node, x, groups, gain=None, bias=None, *_: wrong(w, node, x, gain, bias)
+    )
 
 
 @mutant("any mean subtraction deletes a shift", "layer_norm_mlp", "centred_by_hand")
 def shifts(monkeypatch):
     monkeypatch.setattr(
-        reductions, "_centred", lambda d, value, over: Value(value.shape, tuple(t for t in value.terms if len(t.vary) > 1))
+        reductions,
+        "_centred",
+        lambda d, value, over: Value(value.shape, tuple(t for t in value.terms if len(t.vary) > 1)),
     )
 
 
@@ -167,10 +171,12 @@ def eps(monkeypatch):
 
 @mutant("a quotient does not divide", "detached_norm", "weights_normalized_by_the_optimizer")
 def divide(monkeypatch):
-    monkeypatch.setattr(Degrees, "divide", lambda d, x, y, shape: Value(tuple(shape), d.broadcast(d.homogeneous(x), shape)))
+    monkeypatch.setattr(
+        Degrees, "divide", lambda d, x, y, shape: Value(tuple(shape), d.broadcast(d.homogeneous(x), shape))
+    )
 
 
-@mutant("a square root keeps the degree", "weight_standardization")
+@mutant("a square root keeps the degree", "constant_before_norm")
 def root(monkeypatch):
     monkeypatch.setitem(RULES, "sqrt", rules_elementwise.homogeneous)
     monkeypatch.setitem(RULES, "rsqrt", rules_elementwise.reciprocal)

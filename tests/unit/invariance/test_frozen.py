@@ -68,9 +68,11 @@ def test_a_frozen_norm_divides_nothing_out(model, prefix):
     assert status_of(groups, f"{prefix}conv1.bias") == ("not invariant", "")
     assert status_of(groups, f"{prefix}conv2.weight") == ("invariant", "unit")
     (row,) = [r for r in groups.parameters if r.parameter == f"{prefix}conv1.weight"]
-    assert "bn1" in row.reason and "frozen" in row.reason
+    assert "bn1" in row.reason
+    assert "frozen" in row.reason
     (finding,) = [f for f in groups.findings if f.code == "frozen-norms"]
-    assert "over the whole run" in finding.message and finding.severity == "warning"
+    assert "over the whole run" in finding.message
+    assert finding.severity == "warning"
     live = find_groups(run_of_states(states(4, []), prefix), model, inputs)
     assert status_of(live, f"{prefix}conv1.weight") == ("invariant", "unit")
     assert status_of(live, f"{prefix}conv1.bias") == ("dead", "")
@@ -81,7 +83,8 @@ def test_frozen_from_some_checkpoint_on_is_said_from_when():
     run = run_of_states(states(9, ["bn1", "bn2"], until=5))
     groups = find_groups(run)
     (finding,) = [f for f in groups.findings if f.code == "frozen-norms"]
-    assert "2 batch norms" in finding.message and "from step 500 on" in finding.message
+    assert "2 batch norms" in finding.message
+    assert "from step 500 on" in finding.message
     assert "--steps :500" in finding.remedy
     reason = next(r.reason for r in groups.parameters if r.parameter == "conv1.weight")
     assert "but not from step 500 on" in reason
@@ -96,7 +99,8 @@ def test_frozen_at_the_start_is_said_up_to_when():
     assert status_of(groups, "conv1.weight") == ("invariant", "unit")
     assert status_of(groups, "conv2.weight") == ("not invariant", "")
     (finding,) = [f for f in groups.findings if f.code == "frozen-norms"]
-    assert "up to step 300" in finding.message and "--steps 300:" in finding.remedy
+    assert "up to step 300" in finding.message
+    assert "--steps 300:" in finding.remedy
 
 
 def test_equal_checkpoints_tell_nothing():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from zoo import ZOO
 
+import smd_analyze as smd
 from smd_analyze.invariance import joint
 from smd_analyze.invariance.graph import analyse
 from smd_analyze.invariance.joint_space import JointSpace, Rows, TooLarge
@@ -201,3 +202,24 @@ def test_partners_are_told_under_the_names_of_the_run():
     v = Verdict("x.v", "linear", "not invariant", "it is added", "not proved", partners=(("v", 1), ("o", -1), ("g", 2)))
     (row,) = told([v], {"x.v": "v", "x.o": "o"}, {"v": "v", "o": "o", "g": "g"}, {})
     assert row.reason == ("it is added; rescaling it (×) with x.o (÷), g (×, power 2) leaves the output unchanged")
+
+
+def test_a_joint_set_is_one_vector_from_the_files_to_the_table(tmp_path):
+    torch.manual_seed(0)
+    model, inputs, _ = ZOO["residual_pre_activation"]()
+    for step in (0, 10):
+        torch.save({"model": model.state_dict(), "step": step}, tmp_path / f"step_{step}.pt")
+        with torch.no_grad():
+            for tensor in model.state_dict().values():  # running statistics too: else the norms count as frozen
+                tensor.add_(tensor * 0.5 + 0.01 if tensor.is_floating_point() else 1)
+    run = smd.load_run(tmp_path)
+    groups = smd.find_groups(run, lambda: model, inputs)
+    (group,) = [g for g in groups.groups if g.name == "conv1+blocks.0.conv2"]
+    assert [m.parameter for m in group.members] == ["conv1.weight", "blocks.0.conv2.weight"]
+    stats = smd.measure(run, groups)
+    saved = run.checkpoints[0].parameters
+    both = torch.cat([saved[m.parameter].load().flatten(1) for m in group.members], 1).double()
+    np.testing.assert_allclose(stats.units(group.name).vv[0], both.square().sum(1), rtol=1e-6)
+    # and each matrix of the set is followed by itself, too
+    alone = {g.name: g.status for g in groups.groups if g.name in ("conv1", "blocks.0.conv2")}
+    assert alone == {"conv1": "not invariant", "blocks.0.conv2": "not invariant"}

@@ -78,7 +78,7 @@ def test_a_sum_before_the_norm_ties_the_branches():
     )  # fmt: skip
     kernel = {"kernel": (3, 3, 3, 4)}
     found = verdicts(config, shapes(a=kernel, b=kernel, end=NORM, head={"kernel": (4, 2)}))
-    assert found["a/kernel"][0] == found["b/kernel"][0] == "not invariant"
+    assert found["a/kernel"][0] == found["b/kernel"][0] == "jointly invariant"
 
 
 def test_a_frozen_norm_divides_nothing_out():

@@ -1,4 +1,4 @@
-"""Every planted bug is caught: the calculus then claims what the numbers of some model deny, or misses what they show."""
+"""Every planted bug is caught: the calculus then claims what some model's numbers deny, or misses what they show."""
 
 import pytest
 from cases import zoo_case

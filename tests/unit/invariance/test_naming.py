@@ -86,7 +86,7 @@ def test_squeeze_and_excitation_stays_open():
         "b.bn2", 8
     )
     shapes |= {"fc.weight": (2, 8)}
-    assert verdict(shapes, "b.se.fc2.weight") == NOT
+    assert verdict(shapes, "b.se.fc2.weight") == UNKNOWN
     flat = {k.replace("b.se.", "b."): v for k, v in shapes.items()}
     assert verdict(flat, "b.fc2.weight") == UNKNOWN
 
@@ -252,3 +252,33 @@ def test_low_rank_factors_and_weight_norm():
     assert status_of(groups, "c.weight_v") == UNIT
     assert status_of(groups, "c.weight_g") == NOT
     assert status_of(groups, "d.parametrizations.weight.original1") == WHOLE
+
+
+def test_a_filter_of_one_number_has_no_direction():
+    """MobileOne's scale branch: a 1×1 depthwise convolution before its batch norm."""
+    shapes = {"b.conv.weight": (8, 1, 1, 1)} | norm("b.bn", 8) | {"fc.weight": (2, 8)}
+    assert verdict(shapes, "b.conv.weight") == ("dead", "")
+
+
+def test_a_gain_per_filter_shows_a_standardized_kernel():
+    shapes = {"conv1.weight": (8, 3, 3, 3), "conv1.bias": (8,), "conv1.gain": (8, 1, 1, 1), "fc.weight": (2, 8)}
+    assert verdict(shapes, "conv1.weight") == UNIT
+    assert verdict(shapes | {"conv1.gain": (8,)}, "conv1.weight") != UNIT
+
+
+def test_a_norm_between_two_numbered_convs_may_stand_after_an_activation():
+    """XCiT's local interaction: conv1 → GELU → bn → conv2."""
+    shapes = {f"b.conv{i}.weight": (8, 1, 3, 3) for i in (1,)} | norm("b.bn", 8)
+    shapes |= {"b.conv2.weight": (8, 1, 3, 3), "fc.weight": (2, 8)}
+    assert verdict(shapes, "b.conv1.weight") == UNKNOWN
+
+
+def test_modules_of_one_name_show_which_way_round_they_go():
+    """In a sorted file, pairs of equal sizes are as those whose sizes differ; two are too few to tell."""
+    pairs = {}
+    for i, (out, into) in enumerate([(8, 3), (16, 8), (32, 16), (32, 32)]):
+        pairs |= {f"{'abcd'[i]}.conv.weight": (out, into, 3, 3)} | norm(f"{'abcd'[i]}.bn", out)
+    every = dict(sorted((pairs | {"z.weight": (2, 32)}).items()))
+    assert verdict(every, "d.conv.weight") == UNIT
+    few = {k: v for k, v in every.items() if k[0] in "cdz"}
+    assert verdict(few, "d.conv.weight") != UNIT

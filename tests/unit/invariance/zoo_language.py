@@ -68,7 +68,11 @@ def key_bias():  # T9: softmax deletes what is the same for every key
         return m.head(m.norm(x + m.attention(x)))
 
     net = Net(run, attention=Attention(bias=True), norm=nn.LayerNorm(8), head=nn.Linear(8, 3))
-    return net, sequence(), {"attention.k_proj.bias": DEAD, "attention.q_proj.bias": NOT, "attention.k_proj.weight": NOT}
+    return (
+        net,
+        sequence(),
+        {"attention.k_proj.bias": DEAD, "attention.q_proj.bias": NOT, "attention.k_proj.weight": NOT},
+    )
 
 
 @entry
@@ -213,7 +217,11 @@ def layer_norm_recurrent_cell():  # both products are normalized before they mee
     class Cell(nn.Module):
         def __init__(self, inputs=6, size=5):
             super().__init__()
-            self.size, self.x, self.h = size, nn.Linear(inputs, 4 * size, bias=False), nn.Linear(size, 4 * size, bias=False)
+            self.size, self.x, self.h = (
+                size,
+                nn.Linear(inputs, 4 * size, bias=False),
+                nn.Linear(size, 4 * size, bias=False),
+            )
             self.norm_x, self.norm_h = nn.LayerNorm(4 * size), nn.LayerNorm(4 * size)
             self.norm_c, self.out = nn.LayerNorm(size), nn.Linear(size, 3)
 

@@ -48,7 +48,12 @@ def convnext_block():  # a depthwise kernel with bias under LayerNorm over chann
         return m.head(m.last(pooled(m.block(x))))
 
     net = Net(
-        run, stem=nn.Conv2d(3, 6, 2, 2), norm=nn.LayerNorm(6), block=Block(6), last=nn.LayerNorm(6), head=nn.Linear(6, 4)
+        run,
+        stem=nn.Conv2d(3, 6, 2, 2),
+        norm=nn.LayerNorm(6),
+        block=Block(6),
+        last=nn.LayerNorm(6),
+        head=nn.Linear(6, 4),
     )
     expected = {f"{m}.{t}": JOINT_WHOLE for m in ("stem", "block.dw") for t in ("weight", "bias")}
     return net, image(size=8), expected | {"block.pw1.weight": NOT, "block.pw2.weight": NOT, "head.weight": NOT}

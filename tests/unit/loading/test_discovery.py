@@ -324,7 +324,7 @@ def test_lightnings_second_run_in_one_folder_is_a_sequence_of_its_own(tmp_path: 
     run = load_run(tmp_path)
     assert [c.step for c in run.checkpoints] == [8, 16, 24]
     assert len({c.path.endswith("-v1.ckpt") for c in run.checkpoints}) == 1
-    assert set(run.runs) == {"epoch=#-step=#.ckpt", "epoch=#-step=#-v#.ckpt"}
+    assert set(run.runs) == {"epoch=0-step=#.ckpt", "epoch=#-step=#-v#.ckpt"}
 
 
 def test_runs_of_a_tree_can_be_named_in_many_ways(tmp_path: Path) -> None:

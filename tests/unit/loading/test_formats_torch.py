@@ -172,7 +172,8 @@ def test_an_expanded_tensor_cannot_fill_the_memory(tmp_path: Path) -> None:
         opened(tmp_path / "a.pt")
 
 
-def test_shared_lists_do_not_unfold(tmp_path: Path) -> None:
+def test_shared_lists_do_not_unfold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smd_analyze.loading.tensors.trees.MOST_NODES", 10_000)
     tree: list[object] = ["x"]
     for _ in range(40):
         tree = [tree, tree]

@@ -25,13 +25,13 @@ def load(data: bytes) -> object:
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(max_size=200)
 trees = st.recursive(
     leaves,
-    lambda t: st.lists(t) | st.tuples(t, t) | st.dictionaries(st.text() | st.integers(), t),
-    max_leaves=25,
+    lambda t: st.lists(t, max_size=6) | st.tuples(t, t) | st.dictionaries(st.text() | st.integers(), t, max_size=6),
+    max_leaves=12,
 )
 
 
 @given(tree=trees, protocol=st.integers(0, 5))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_plain_data_come_back_as_they_were(tree: object, protocol: int) -> None:
     assert load(pickle.dumps(tree, protocol)) == tree
 

@@ -81,7 +81,7 @@ def test_tags_of_python_objects_are_data(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("hparams.yaml", "a: [1, 2"), ("hparams.yaml", "[" * 5000), ("config.json", "{"),
+        ("hparams.yaml", "a: [1, 2"), ("hparams.yaml", "[" * 600), ("config.json", "{"),
         ("config.json", "[" * 100_000), ("config.toml", "lr = "), ("config.py", "lr = ("),
         ("args.txt", "Namespace(lr=0.1, " + "(" * 5000),
         ("config.yaml", "x" * (1 << 21)),

@@ -78,7 +78,7 @@ def names(draw: st.DrawFn, form: st.SearchStrategy[str]) -> tuple[list[str], lis
     return out, steps
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(names(TAGGED))
 def test_a_number_with_a_word_is_found_among_all_others(made: tuple[list[str], list[int]]) -> None:
     found = varying(made[0])
@@ -86,19 +86,19 @@ def test_a_number_with_a_word_is_found_among_all_others(made: tuple[list[str], l
     assert [(n.word, n.value) for n in found] == [("step", s) for s in made[1]]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(names(EPOCHS))
 def test_epochs_are_known_as_such(made: tuple[list[str], list[int]]) -> None:
     assert [(n.word, n.value) for n in varying(made[0]) or []] == [("epoch", s) for s in made[1]]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(names(BARE))
 def test_a_bare_number_is_found_by_being_the_one_that_varies(made: tuple[list[str], list[int]]) -> None:
     assert [n.value for n in varying(made[0]) or []] == made[1]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     names(TAGGED | EPOCHS | BARE),
     st.randoms(use_true_random=False),
@@ -119,7 +119,7 @@ def test_neither_shuffling_nor_another_parent_folder_matters(
     assert split_runs(files) == [list(range(len(files)))]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(STEPS, st.integers(1, 9), TAGGED | BARE)
 def test_zero_padding_changes_nothing(steps: list[int], width: int, form: str) -> None:
     plain = order([Member(form.format(s) + ".pt") for s in steps], "run")
@@ -148,7 +148,7 @@ def test_runs_with_the_same_steps_are_told_apart_by_what_counts_nothing(steps: l
     assert split_runs(files) == [list(range(r * size, r * size + size)) for r in range(3)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.from_regex(r"[a-f0-9_\-=./ev]{1,30}"), min_size=1, max_size=4))  # noqa: E501  # fmt: skip
 def test_any_name_has_an_answer(files: list[str]) -> None:
     for question in (varying, split_runs, dates, paired, serial):

@@ -296,7 +296,8 @@ def test_what_is_missing_to_unpack_is_said(tmp_path: Path, monkeypatch: pytest.M
         open_folder(str(tmp_path / "3"), [".metadata"], None)
 
 
-def test_a_value_that_unfolds_without_end_is_left_out(tmp_path: Path) -> None:
+def test_a_value_that_unfolds_without_end_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smd_analyze.loading.parallel.distributed_table.MOST_VALUES", 10_000)
     node: Any = [1.0]
     for _ in range(6):
         node = [node] * 200

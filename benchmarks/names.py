@@ -22,13 +22,12 @@ from smd_analyze.invariance.tracing import trace
 from smd_analyze.invariance.verdicts import Verdict
 from smd_analyze.records.run import LazyTensor
 
-MODELS = (
-    "resnet18 resnext50_32x4d seresnet50 resnetv2_50 densenet121 vgg11_bn mobilenetv2_100 mobilenetv3_small_100 "
-    "efficientnet_b0 ghostnet_100 regnetx_002 regnety_002 convnext_atto vit_tiny_patch16_224 "
-    "swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 dla34 res2net50_26w_4s darknet53 inception_v3 dpn48b "
-    "nf_resnet50 repvgg_a0 rexnet_100 levit_128s mobilevit_xxs poolformer_s12 mobileone_s0 xcit_nano_12_p16_224 "
-    "mambaout_femto gcresnet50t"
-).split()
+MODELS = """
+    resnet18 resnext50_32x4d seresnet50 resnetv2_50 densenet121 vgg11_bn mobilenetv2_100 mobilenetv3_small_100
+    efficientnet_b0 ghostnet_100 regnetx_002 regnety_002 convnext_atto vit_tiny_patch16_224 swin_tiny_patch4_window7_224
+    swinv2_tiny_window8_256 dla34 res2net50_26w_4s darknet53 inception_v3 dpn48b nf_resnet50 repvgg_a0 rexnet_100
+    levit_128s mobilevit_xxs poolformer_s12 mobileone_s0 xcit_nano_12_p16_224 mambaout_femto gcresnet50t
+"""
 FINER = {"": 0, "whole": 1, "block": 2, "unit": 3}
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -61,7 +60,7 @@ def compared(guesses: Mapping[str, list[Verdict]], proved: Mapping[str, list[Ver
 def main() -> None:
     """Print a row for each model, then the sums."""
     sums: dict[str, Counter[str]] = {"registered": Counter(), "sorted": Counter()}
-    for model in sys.argv[1:] or MODELS:
+    for model in sys.argv[1:] or MODELS.split():
         with torch.device("meta"):
             network = timm.create_model(model)
             size = network.default_cfg["input_size"]

@@ -14,8 +14,8 @@ Model = Annotated[
     typer.Option(
         metavar="SPEC",
         help="Model factory, package.module:callable or file.py:callable (torch, or jax with --inputs), or a file that"
-        " describes it (.onnx, .pt2, .keras, config.json): its graph proves invariance. Without it the graph is that of a description beside the checkpoints (config.json, .pt2, …) if there is one; none: by names"
-        " only, which is faster.",
+        " describes it (.onnx, .pt2, .keras, config.json): its graph proves invariance. Without it the graph is that of"
+        " a description beside the checkpoints, if there is one; none: by names only, which is faster.",
     ),
 ]
 Inputs = Annotated[

@@ -123,6 +123,11 @@ def _described(
             remedy = "Scale invariance is guessed from names and shapes."
             findings.append(Finding("graph-not-used", "note", hint.source, words, remedy))
             continue
+        except Exception as problem:  # any model may be described: a fault of ours in its graph costs the proof only
+            words = f"its graph could not be analysed ({type(problem).__name__}: {problem})"
+            remedy = "Scale invariance is guessed from names and shapes; please report it."
+            findings.append(Finding("graph-not-used", "warning", hint.source, words, remedy))
+            continue
         return verdicts, label, [*findings, *found]
     return guessed, "names and shapes", findings
 

@@ -308,9 +308,9 @@ def written(w: Walk, node: Node, x: Any, y: Any, *_: Any) -> Value:
 
 FIXED_FUNCTIONS = (
     "sigmoid", "tanh", "gelu", "silu", "mish", "softplus", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p",
-    "sin", "cos", "tan", "erf", "erfc", "elu", "celu", "selu", "hardsigmoid", "hardswish", "hardtanh", "relu6", "log_sigmoid",
-    "log_sigmoid_forward_x", "atan", "asin", "acos", "sinh", "cosh", "asinh", "acosh", "floor", "ceil", "round",
-    "trunc", "logit", "digamma", "lgamma", "hardshrink", "softshrink", "threshold", "frac",
+    "sin", "cos", "tan", "erf", "erfc", "elu", "celu", "selu", "hardsigmoid", "hardswish", "hardtanh", "log_sigmoid",
+    "relu6", "log_sigmoid_forward_x", "atan", "asin", "acos", "sinh", "cosh", "asinh", "acosh", "floor", "ceil",
+    "round", "trunc", "logit", "digamma", "lgamma", "hardshrink", "softshrink", "threshold", "frac",
 )  # fmt: skip
 RULES = {
     **dict.fromkeys(

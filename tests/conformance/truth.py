@@ -70,7 +70,9 @@ def read_truth(path: Path) -> Truth:
         variants = {label: entries(copy) for label, copy in one.get("variants", {}).items()}
         hyper = one.get("hyper") or {}
         told = one.get("axes", {}), frozenset(one.get("buffers", ()))
-        found.append(TrueCheckpoint(one["path"], one["step"], hyper, entries(one["params"]), optimizer, variants, *told))
+        found.append(
+            TrueCheckpoint(one["path"], one["step"], hyper, entries(one["params"]), optimizer, variants, *told)
+        )
     return Truth(tuple(found), frozenset(saved.get("static") or ()), saved.get("step_unit", ""))
 
 

@@ -6,16 +6,11 @@ Format of tar: POSIX.1-1988 ustar, blocks of 512 bytes; GNU's and pax' headers f
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
 
 from smd_analyze.errors import DamagedFile, UnknownFormat
-from smd_analyze.loading.files.sources import Source, part_of
+from smd_analyze.loading.files.sources import Source
 from smd_analyze.loading.formats.base import Document, Format, shared
-from smd_analyze.loading.pickles.torch_archive import read_archive
-from smd_analyze.loading.pickles.torch_stream import is_stream, read_stream
-from smd_analyze.loading.tensors.places import Place
-from smd_analyze.loading.tensors.trees import with_places
+from smd_analyze.loading.pickles.torch_files import read_inside
 
 BLOCK = 512
 WEIGHTS = "model_weights.ckpt"
@@ -35,18 +30,11 @@ def open_document(source: Source, previous: Document | None) -> Document:
     for name, start, size in members(source):
         names.append(name)
         if name.rpartition("/")[2] == WEIGHTS:
-            part = part_of(source, start, size)
-            tree, _ = read_stream(part) if is_stream(part) else read_archive(part)
-            tree = with_places(tree, partial(shifted, start))
+            tree = read_inside(source, start, size, source.path)
             return Document(source.path, FORMAT.name, shared(tree, previous), (source.file,))
     if any("model_weights/" in n for n in names):
         raise UnknownFormat(f"{source.path}: holds a distributed checkpoint: unpack it with tar and name the folder")
     raise UnknownFormat(f"{source.path}: a tar archive without {WEIGHTS}: unpack it")
-
-
-def shifted(start: int, place: Place) -> Place:
-    """The place in the whole file of one in a member that begins at `start`."""
-    return place if place.inline is not None else replace(place, start=start + place.start)
 
 
 def members(source: Source) -> Iterator[tuple[str, int, int]]:

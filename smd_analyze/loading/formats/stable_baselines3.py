@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from smd_analyze.errors import DamagedFile, UnsafeFile
-from smd_analyze.loading.files import zip_directory
-from smd_analyze.loading.files.sources import FileId, Source, part_of, read_array
+from smd_analyze.loading.files.sources import FileId, Source, read_array
 from smd_analyze.loading.files.zip_directory import (
     DEFLATED,
     Member,
@@ -25,10 +24,10 @@ from smd_analyze.loading.files.zip_directory import (
     is_zip,
     member_start,
     read_directory,
+    read_member,
 )
 from smd_analyze.loading.formats.base import Document, Format, shared
-from smd_analyze.loading.pickles.torch_archive import read_archive
-from smd_analyze.loading.pickles.torch_stream import is_stream, read_stream
+from smd_analyze.loading.pickles.torch_files import read_either, read_inside
 from smd_analyze.loading.tensors.places import Place, read_place
 from smd_analyze.loading.tensors.trees import with_places
 
@@ -52,32 +51,23 @@ def open_document(source: Source, previous: Document | None) -> Document:
     tree: dict[str, Any] = {}
     for name, member in read_directory(source).items():
         if name.endswith((".pth", ".pt")):
-            tree[name.rpartition(".")[0]] = read_member(source, name, member)
+            tree[name.rpartition(".")[0]] = torch_member(source, name, member)
         elif name == "data":
             tree["data"] = read_json(source, name)
     return Document(source.path, FORMAT.name, shared(tree, previous), (source.file,))
 
 
-def read_member(source: Source, name: str, member: Member) -> Any:
+def torch_member(source: Source, name: str, member: Member) -> Any:
     """One torch file, its tensors as places in the whole one."""
     start = member_start(source, name, member)
     what = f"{source.path}: {name}"
     if member.flags & 1 or member.method not in (0, DEFLATED):
         raise UnsafeFile(f"{what}: refused: encrypted, or compressed in a way that is not read here")
     if member.method == 0:
-        tree = read_torch(part_of(source, start, member.size), what)
-        return with_places(tree, lambda place: place if place.inline is not None else replace(place, start=start + place.start))  # noqa: E501  # fmt: skip
+        return read_inside(source, start, member.size, what)
     data = inflated(source.read(start, start + member.size), what, LONGEST_MEMBER)
     part = Source(what, len(data), source.mtime_ns, lambda count, at: data[at : at + count], head=data)
-    tree = read_torch(part, what)
-    return with_places(tree, lambda place: packed(place, start, member.size))
-
-
-def read_torch(part: Source, what: str) -> Any:
-    """A torch file of either kind; None for one that holds nothing."""
-    part.path = what
-    tree, _ = read_stream(part) if is_stream(part) else read_archive(part)
-    return tree
+    return with_places(read_either(part), lambda place: packed(place, start, member.size))
 
 
 def packed(place: Place, start: int, nbytes: int) -> Place:
@@ -95,7 +85,7 @@ def unpacked(inner: Place, file: FileId, place: Place) -> np.ndarray:
 def read_json(source: Source, name: str) -> dict[str, Any]:
     """The numbers and words of `data`, without what was pickled into it."""
     try:
-        found = json.loads(zip_directory.read_member(source, name, LONGEST_DATA))
+        found = json.loads(read_member(source, name, LONGEST_DATA))
     except (ValueError, RecursionError) as problem:
         raise DamagedFile(f"{source.path}: {name} is not sound JSON: {problem}") from None
     return without_pickles(found) if isinstance(found, dict) else {}

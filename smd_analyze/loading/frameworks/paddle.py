@@ -71,7 +71,9 @@ def read_parts(document: Document) -> Parts:
         told=told(states, settings),
         torch_like=False,
         findings=tuple(
-            Finding("tied-parameter", "note", name, f"is the same tensor as {first}; it is analysed once, under that name")
+            Finding(
+                "tied-parameter", "note", name, f"is the same tensor as {first}; it is analysed once, under that name"
+            )
             for name, first in shared.items()
         ),
     )

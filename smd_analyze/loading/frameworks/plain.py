@@ -105,7 +105,7 @@ def is_yolox(tree: Any) -> bool:
 
 
 def is_swapped(tree: Any) -> bool:
-    """What mmengine's runner saves with an EMAHook: the average under `state_dict`, the live weights under the other."""
+    """What mmengine's runner saves with an EMAHook: the average is `state_dict`, the live weights are the other."""
     return type(tree) is dict and tree.keys() >= {"meta", "message_hub", "state_dict", "ema_state_dict"}
 
 

@@ -225,4 +225,10 @@ def disagreements(
         return []
     member, number, value = differing[0]
     words = f"{member.name} says step {number.value}, {source.words} says {value:g}; the file's own is taken"
-    return [Finding("step-disagreement", "warning", where, words, "--order name takes the names' instead.")]
+    ranked = sorted(zip(source.values, (n.value for n in name), strict=True), key=lambda pair: pair[0] or 0.0)
+    gaps = [(b[1] - a[1], (b[0] or 0.0) - (a[0] or 0.0)) for a, b in pairwise(ranked)]
+    steady = len(gaps) > 1 and len({Fraction(n) / Fraction(v) for n, v in gaps if v}) == 1
+    if steady and source.order == "optimizer":  # steps of an environment, samples, micro-batches
+        words = f"{words}; the names count something else (frames, samples, batches)"
+    severity = "note" if steady and source.order == "optimizer" else "warning"
+    return [Finding("step-disagreement", severity, where, words, "--order name takes the names' instead.")]

@@ -62,15 +62,11 @@ DEEPEST = 10
 
 
 class Leaf(NamedTuple):
-    """A value and the keys that lead to it."""
+    """A value and the keys that lead to it; `key` is the last of them, in small letters with underscores."""
 
     path: tuple[str, ...]
     value: Any
-
-    @property
-    def key(self) -> str:
-        """The last key, in small letters with underscores."""
-        return self.path[-1].lower().replace("-", "_")
+    key: str
 
 
 def configured_settings(configured: Mapping[str, Any], where: str) -> list[Setting]:
@@ -119,7 +115,7 @@ def leaves(tree: Any) -> Iterator[Leaf]:
         elif isinstance(node, list | tuple) and len(path) < DEEPEST and any(as_dict(n) for n in node[:20]):
             stack += [((*path, str(i)), n) for i, n in reversed(list(enumerate(node[:20])))]
         elif path:
-            yield Leaf(path, node)
+            yield Leaf(path, node, path[-1].lower().replace("-", "_"))
 
 
 def rates(found: Sequence[Leaf], where: str) -> list[Setting]:

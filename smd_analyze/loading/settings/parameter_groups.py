@@ -179,7 +179,7 @@ def assign(
     if sum(sizes) == len(names):
         if len(sizes) == 1:
             return [names] if fits(names, groups[0], parameters, ordered) else None
-        for split in splits(parameters, groups, ordered) + layered(parameters, groups, ordered, decays):
+        for split in (*splits(parameters, groups, ordered), *layered(parameters, groups, ordered, decays)):
             if all(fits(s, g, parameters, ordered) for s, g in zip(split, groups, strict=True)):
                 return split
     if ordered and sum(sizes) <= len(names):
@@ -208,7 +208,6 @@ def splits(
         out += [[rest, norm, bias], [bias, rest, norm], [norm, rest, bias], [rest, bias, norm], [bias, norm, rest]]
     if ordered and all(s is not None for g in groups for s in g):  # nothing but their shapes speaks for blocks
         out.append(blocks(names, sizes))
-        out.append(blocks(names, sizes[::-1])[::-1])  # the last layers first: learning rates per layer
     return [s for s in out if [len(part) for part in s] == sizes]
 
 
@@ -222,13 +221,16 @@ def layered(
 
     What is decayed are consecutive parts of the decayed parameters, and so for the others; the last may stand first.
     """
+    if not ordered or any(s is None for g in groups for s in g):
+        return []
     bare = [i for i, d in enumerate(decays) if d == 0]
     heavy = [i for i in range(len(decays)) if i not in set(bare)]
-    if len(decays) < 3 or not bare or not heavy or not ordered or any(s is None for g in groups for s in g):
-        return []
+    several = len(decays) > 2 and bare and heavy
     out: list[list[list[str]]] = []
-    for _, rule in RULES:
-        for way in (1, -1):
+    for way in (1, -1):
+        if way == -1:
+            out.append(blocks(list(parameters), [len(g) for g in groups][::-1])[::-1])
+        for _, rule in RULES if several else ():
             made: dict[int, list[str]] = {}
             for indices, wanted in ((heavy[::way], True), (bare[::way], False)):
                 names = [n for n, s in parameters.items() if rule(n, s) is wanted]

@@ -20,7 +20,7 @@ def read(path: str) -> Sidecar:
     lines = lines_of(path)
     head = next(lines, "")
     comma = max(",;\t", key=head.count)
-    names = [n.strip() for n in next(csv.reader([head], delimiter=comma), [])]
+    names = [n.strip() for n in next(table(iter([head]), comma), [])]
     if not any(hyperparameter(n) for n in names) or not set(names) & {*STEP_KEYS, *EPOCH_KEYS}:
         return Sidecar()
     rows = Rows()

@@ -9,6 +9,8 @@ from typing import Any
 from smd_analyze.errors import DamagedFile
 from smd_analyze.loading.sidecars.base import Reader, Sidecar, text_of_file
 
+DEEPEST = 200
+BRACKETS = re.compile(r"[\[\]{}]")
 KNOWN = re.compile(
     r"(hparams|args|opt|hyp|config|params|hyperparameters|train_?args|train(ing)?_?config|flags)\.ya?ml|\.hydra/config\.yaml"
 )
@@ -18,14 +20,26 @@ def read(path: str) -> Sidecar:
     """The file's mapping; nothing if it holds something else."""
     import yaml  # only where there is such a file
 
+    text = text_of_file(path)
+    if depth_of(text) > DEEPEST:  # PyYAML takes seconds to find that out
+        raise DamagedFile(f"{path}: not sound YAML: more than {DEEPEST} brackets within each other")
     try:
-        found = yaml.load(text_of_file(path), loader())  # a SafeLoader
+        found = yaml.load(text, loader())  # a SafeLoader
     except (yaml.YAMLError, RecursionError, ValueError) as problem:
         words = " ".join(str(problem).split())[:200]
         raise DamagedFile(f"{path}: not sound YAML: {words}") from None
     if not isinstance(found, dict):
         return Sidecar()
     return Sidecar(unwrapped(found))
+
+
+def depth_of(text: str) -> int:
+    """How deep brackets stand within each other, those in words included."""
+    depth = deepest = 0
+    for mark in BRACKETS.findall(text):
+        depth = depth + 1 if mark in "[{" else max(depth - 1, 0)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def unwrapped(found: dict[Any, Any]) -> dict[Any, Any]:

@@ -166,8 +166,11 @@ def moved(node: Any, file: int) -> Any:
 
 
 def with_places(node: Any, change: Callable[[Place], Place]) -> Any:
-    """The same tree with each place changed; what is shared or cyclic stays so."""
-    return _changed(node, change, {})
+    """The same tree with each place changed; what is shared or cyclic stays so. UnsafeFile if it is too deep."""
+    try:
+        return _changed(node, change, {})
+    except RecursionError:
+        raise UnsafeFile("refused: its tree is nested deeper than any trainer's") from None
 
 
 def _changed(node: Any, change: Callable[[Place], Place], seen: dict[int, Any]) -> Any:

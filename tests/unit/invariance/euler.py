@@ -1,13 +1,12 @@
 """The numerical oracle: by Euler's theorem y(w) is invariant under w → a·w exactly if Σ w·∂y/∂w = 0 everywhere.
 
-float64, eps → 0, training mode without dropout, at random points in weight space (zero biases, unit gains and dead
-units fake invariances at initialisation).
+float64, eps → 0, training mode (dropout draws its masks), at random points in weight space (zero biases, unit gains and
+dead units fake invariances at initialisation).
 """
 
 import re
 
 import torch
-from torch import nn
 
 POINTS = 4
 PROJECTIONS = 2
@@ -23,8 +22,6 @@ def products(build) -> dict[str, torch.Tensor]:
         for name, value in list(vars(module).items()) + [("eps", getattr(type(module), "eps", None))]:
             if isinstance(value, float) and re.search(r"(^|_)eps$", name):
                 setattr(module, name, 1e-30)
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
     inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs)
     parameters = dict(model.named_parameters())
     start = {n: p.detach().clone() for n, p in parameters.items()}
@@ -35,6 +32,8 @@ def products(build) -> dict[str, torch.Tensor]:
                 p.copy_(start[n] + 0.4 * torch.randn(p.shape, dtype=torch.float64))
         fresh = tuple(torch.randn_like(x) if x.is_floating_point() else x.roll(point, 0) for x in inputs)
         y = model(*fresh)
+        if isinstance(y, tuple):
+            y = torch.cat([part.flatten() for part in y])
         for _ in range(PROJECTIONS):
             gradients = torch.autograd.grad(
                 y, list(parameters.values()), torch.randn_like(y), retain_graph=True, allow_unused=True

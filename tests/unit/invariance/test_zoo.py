@@ -36,6 +36,9 @@ def parts(name, verdict):
     if product.ndim == 1:
         return [product]
     start, stop = verdict.extent(tuple(product.shape[1:]))
+    if verdict.every:  # the indices, one run after another
+        runs = product.movedim(verdict.axis + 1, 0).unflatten(0, (-1, verdict.every))[:, start:stop].flatten(0, 1)
+        return runs.movedim(0, 1).split(runs.shape[0] // verdict.units, 1)
     axis = verdict.axis + 1
     return product.narrow(axis, start, stop - start).split((stop - start) // verdict.units, axis)
 

@@ -59,7 +59,7 @@ def rotated_key_bias():  # T10: after the turn the bias differs from key to key,
 
 @entry
 def partly_rotated_key_bias():  # T10: what is not turned is the same for every key
-    return Rotary(2), sequence(), {"k_proj.bias": [NOT, DEAD, NOT, DEAD], "k_proj.weight": NOT}
+    return Rotary(2), sequence(), {"k_proj.bias": [NOT, DEAD], "k_proj.weight": NOT}
 
 
 @entry

@@ -37,6 +37,7 @@ def constant_before_norm():  # too large, or not under a root: no eps
     class Shifted(nn.Module):
         def __init__(self):
             super().__init__()
+            self.eps = 1e-6
             self.a, self.rms, self.b = nn.Linear(7, 8, bias=False), nn.RMSNorm(8), nn.Linear(8, 8, bias=False)
             self.c, self.out = nn.Linear(8, 6, bias=False), nn.Linear(6, 3)
 
@@ -45,7 +46,7 @@ def constant_before_norm():  # too large, or not under a root: no eps
             y = self.b(h)
             h = torch.tanh(y / torch.sqrt(y.square().mean(-1, keepdim=True) + 0.3))
             y = self.c(h)
-            return self.out(y / torch.sqrt(y.square().mean(-1, keepdim=True) + 1e-6))
+            return self.out(y / torch.sqrt(y.square().mean(-1, keepdim=True) + self.eps))
 
     return Shifted(), vector(), {"a.weight": NOT, "b.weight": NOT, "c.weight": WHOLE}
 

@@ -86,9 +86,11 @@ def unet_with_instance_norm():
 @entry
 def weight_standardization_by_batch_norm():  # as timm's StdConv: the weight itself goes through batch norm
     class Standard(nn.Conv2d):
+        eps = 1e-6
+
         def forward(self, x):
             weight = self.weight.reshape(1, self.out_channels, -1)
-            weight = F.batch_norm(weight, None, None, training=True, momentum=0.0, eps=1e-6)
+            weight = F.batch_norm(weight, None, None, training=True, momentum=0.0, eps=self.eps)
             return F.conv2d(x, weight.reshape_as(self.weight), self.bias, self.stride, self.padding)
 
     def run(m, x):

@@ -56,7 +56,11 @@ def test_json_is_one_document():
 
 
 @pytest.mark.parametrize(
-    ("command", "keys"), [("ls", {"checkpoints", "settings", "findings"}), ("groups", {"source", "parameters", "groups", "findings"})]
+    ("command", "keys"),
+    [
+        ("ls", {"checkpoints", "settings", "findings"}),
+        ("groups", {"source", "parameters", "groups", "translations", "findings"}),
+    ],
 )
 def test_sisters_speak_json_too(command, keys):
     done = smd(command, RESNET, "--json")

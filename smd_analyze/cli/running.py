@@ -26,7 +26,7 @@ def run(app: typer.Typer, words: list[str]) -> int:
         return error.exit_code
     except typer.Exit as ended:
         return ended.exit_code
-    except (BrokenPipeError, SystemExit) as ended:  # `smd-analyze … | head`: libraries turn the one into the other
+    except (BrokenPipeError, SystemExit):  # `smd-analyze … | head`: libraries turn the one into the other
         if not reader_has_gone(output):
             raise
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 (what is still buffered has nowhere to go)

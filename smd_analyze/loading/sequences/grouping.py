@@ -186,7 +186,8 @@ def pick_sequence(
             notes.append(Finding("data-files", "note", root, words, f"If they are weights, use --run '{name}'."))
             continue
         if repeats(chosen, found[name]):
-            words = f"{len(found[name])} checkpoints {name} repeat {names[0]} (the first and the last hold the same): left out"
+            same = "(the first and the last hold the same)"
+            words = f"{len(found[name])} checkpoints {name} repeat {names[0]} {same}: left out"
             notes.append(Finding("copies", "note", root, words))
             continue
         words = f"{len(found[name])} checkpoints {name} are another sequence; {names[0]} is analysed"

@@ -163,7 +163,10 @@ def keep(out: _Collected, file: str, settings: Sequence[Setting]) -> None:
 
 def differs(setting: Setting, other: Setting | None) -> bool:
     """The other one says something else."""
-    return other is not None and (other.value, (other.text or "").lower()) != (setting.value, (setting.text or "").lower())  # noqa: E501
+    return other is not None and (other.value, (other.text or "").lower()) != (
+        setting.value,
+        (setting.text or "").lower(),
+    )  # noqa: E501
 
 
 def words_of(setting: Setting, before: Setting) -> str:

@@ -61,9 +61,9 @@ def gather(
     ends where another run's home begins; of a folder above several runs only its own files are read.
     """
     out = _Collected()
-    path, base = checkpoint.path, root if listing.is_folder(root) else os.path.dirname(root) or "."
+    path, base = checkpoint.path, root if listing.is_folder(root) else os.path.dirname(root) or "."  # noqa: PTH120
     own = {s.name: s for s in checkpoint.settings if s.kind == "configured" and s.parameter_group == ""}
-    came_from = os.path.basename(path.rstrip("/"))
+    came_from = os.path.basename(path.rstrip("/"))  # noqa: PTH119 - paths are text throughout loading
     logged: set[str] = set()
     alone = True
     for at, level in enumerate(levels(path, folder, root)):
@@ -92,7 +92,7 @@ def gather(
             keep(out, file, settings)
         out.logs += [s for s in joined(here) if s.noted.name not in logged]
         logged |= {s.noted.name for s in here}
-        came_from = os.path.basename(level.rstrip("/"))
+        came_from = os.path.basename(level.rstrip("/"))  # noqa: PTH119
     return Gathered(tuple(out.settings.values()), tuple(out.logs), tuple(out.findings))
 
 
@@ -104,7 +104,7 @@ def telling(name: str, reader: Reader) -> bool:
 
 def shown(file: str, root: str) -> str:
     """The file's path as seen from the run's folder."""
-    return os.path.relpath(file, root if listing.is_folder(root) else os.path.dirname(root) or ".")
+    return os.path.relpath(file, root if listing.is_folder(root) else os.path.dirname(root) or ".")  # noqa: PTH120
 
 
 def take(out: _Collected, here: list[Series], name: str, file: str, reader: Reader, where: str) -> list[Setting]:
@@ -143,7 +143,7 @@ def without_sisters(out: _Collected, said: Sequence[tuple[str, list[Setting]]]) 
         doubtful |= {id(s) for _, settings in family for s in settings if s.name in unsure}
         if unsure:
             name, files = next(iter(unsure.items()))
-            words = f"{', '.join(list(unsure)[:4])}: another value than in {files[0]}, and which run these checkpoints are of is not said"
+            words = f"{', '.join(list(unsure)[:4])}: another value than in {files[0]}, and which run these checkpoints are of is not said"  # noqa: E501
             remedy = "Neither is used; name it with --lr and the like, or --settings run.toml."
             out.findings.append(Finding("sidecars-disagree", "note", files[1], words, remedy))
     return [(file, [s for s in settings if id(s) not in doubtful]) for file, settings in said]

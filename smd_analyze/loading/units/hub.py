@@ -119,7 +119,7 @@ def hub_revisions(url: str) -> list[Revision]:
 def list_refs(url: str) -> dict[str, str]:
     """Branch or tag → commit, as the Hub tells."""
     try:
-        from huggingface_hub import HfApi
+        from huggingface_hub import HfApi  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise MissingLibrary(f"{url}: reading hf:// needs huggingface_hub: {remote.PIP}") from None
     found = REPOSITORY.fullmatch(url)

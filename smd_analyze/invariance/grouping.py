@@ -11,6 +11,7 @@ from smd_analyze.invariance.epsilon import up_to_epsilon
 from smd_analyze.invariance.folding import as_saved, folded
 from smd_analyze.invariance.frozen import frozen_norms
 from smd_analyze.invariance.naming import name_verdicts
+from smd_analyze.invariance.sources.base import Built
 from smd_analyze.invariance.sources.registry import build, known
 from smd_analyze.invariance.tables import groups_of
 from smd_analyze.invariance.verdicts import Verdict
@@ -19,6 +20,8 @@ from smd_analyze.records.group import Groups
 from smd_analyze.records.run import GraphHint, LazyTensor, Run
 
 NAMES_ONLY = "none"
+Proved = tuple[list[Verdict], str, list[Finding]]  # verdicts, what they rest on, what did not fit
+Prove = Callable[[Built], Proved]
 
 
 def find_groups(
@@ -57,16 +60,20 @@ def find_groups(
     frozen, told = frozen_norms(run)
     guessed = name_verdicts(tensors, buffers, frozen)
     verdicts, source, findings = guessed, "names and shapes", []
+
+    def prove(built: Built) -> Proved:
+        from smd_analyze.invariance.graph import built_verdicts  # imports torch
+
+        return built_verdicts(built, inputs, tensors, guessed, verify, frozen)
+
     if isinstance(model, GraphHint):
-        everything = {**tensors, **buffers}
-        verdicts, source, findings = _named(model, inputs, everything, tensors, guessed, verify, frozen)
+        verdicts, source, findings = _named(model, {**tensors, **buffers}, prove)
     elif model is not None:
         from smd_analyze.invariance.graph import graph_verdicts  # imports torch
 
         verdicts, source, findings = graph_verdicts(model, inputs, tensors, guessed, verify, frozen)
     elif graphs:
-        everything = {**tensors, **buffers}
-        verdicts, source, findings = _described(graphs, inputs, everything, tensors, guessed, verify, frozen)
+        verdicts, source, findings = _described(graphs, {**tensors, **buffers}, prove, guessed)
     if verify and verdicts is guessed:
         why = findings[0].message if findings else "no description of it lies with the checkpoints"
         raise UsageError(f"--verify runs the model, and there is none ({why}); give it with --model")
@@ -82,42 +89,22 @@ def find_groups(
     return groups_of(verdicts, tensors, run.parameter_groups, source, include, exclude, findings)
 
 
-def _named(
-    hint: GraphHint,
-    inputs: Any,
-    everything: Mapping[str, LazyTensor],
-    tensors: Mapping[str, LazyTensor],
-    guessed: list[Verdict],
-    verify: bool,
-    frozen: Mapping[str, str],
-) -> tuple[list[Verdict], str, list[Finding]]:
+def _named(hint: GraphHint, tensors: Mapping[str, LazyTensor], prove: Prove) -> Proved:
     """From the description that --model names; an error if it yields no model of theirs."""
     source = next((source for source, _ in known([hint])), None)
     if source is None:
         raise UsageError(f"{hint.source}: a {hint.kind} tells no graph; name a file.py:callable that builds the model")
-    built = build(source, hint, everything)
-    from smd_analyze.invariance.graph import built_verdicts  # imports torch
-
-    return built_verdicts(built, inputs, tensors, guessed, verify, frozen)
+    return prove(build(source, hint, tensors))
 
 
 def _described(
-    hints: Sequence[GraphHint],
-    inputs: Any,
-    everything: Mapping[str, LazyTensor],
-    tensors: Mapping[str, LazyTensor],
-    guessed: list[Verdict],
-    verify: bool,
-    frozen: Mapping[str, str],
-) -> tuple[list[Verdict], str, list[Finding]]:
+    hints: Sequence[GraphHint], tensors: Mapping[str, LazyTensor], prove: Prove, guessed: list[Verdict]
+) -> Proved:
     """From the first description with the checkpoints that yields a model of theirs; else guessed, and why."""
     findings: list[Finding] = []
     for source, hint in known(hints):
         try:
-            built = build(source, hint, everything)
-            from smd_analyze.invariance.graph import built_verdicts  # imports torch
-
-            verdicts, label, found = built_verdicts(built, inputs, tensors, guessed, verify, frozen)
+            verdicts, label, found = prove(build(source, hint, tensors))
         except SmdError as problem:
             words = str(problem).removeprefix(f"{hint.source}: ")
             remedy = "Scale invariance is guessed from names and shapes."

@@ -75,7 +75,8 @@ def angular_updates(report: Report) -> Figure:
     by_norms = report.angular_updates.filter(pl.col("method") == "norms")
     independent = report.angular_updates.filter(pl.col("method") != "norms")
     rest = report.predictions["equilibrium_angular_update"]
-    limits = _log_limits([*by_norms["angular_update"], *independent["angular_update"], *rest])
+    values = [*by_norms["angular_update"], *independent["angular_update"], *rest]
+    limits = _log_limits(values)
     with style():
         y = axis_label("angular_update", -3, unit)
         drawn, axes = figure(shown, _title("Angular updates", report), _x(unit), y, sharey=True)
@@ -94,6 +95,7 @@ def angular_updates(report: Report) -> Figure:
             milli(ax, limits)
         if axes and not limits:
             axes[0].set_ylim(bottom=0)
+        if axes and all(value is None for value in values):
             axes[0].annotate("no angular update is known: see the table", (0.5, 0.5), xycoords="axes fraction",
                              ha="center", fontsize=8, color=GREY)  # fmt: skip
         legend(drawn, used)

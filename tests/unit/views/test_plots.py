@@ -46,6 +46,19 @@ def test_no_theory_is_drawn_for_layers_that_are_not_invariant():
     assert {line.get_linestyle() for line in ax.lines} == {"-", "None", ":"}  # a dotted reference, no dashed theory
 
 
+def test_only_a_report_without_angles_says_that_none_is_known():
+    """Values that need no logarithmic axis are values too."""
+
+    def said(report):
+        return any("no angular update" in t.get_text() for ax in plots.angular_updates(report).axes for t in ax.texts)
+
+    full = make_report(3)
+    near = full.angular_updates.with_columns(pl.col("angular_update") * 0 + 0.005)
+    level = full.predictions.with_columns(pl.col("equilibrium_angular_update") * 0 + 0.005)
+    assert not said(replace(full, angular_updates=near, predictions=level))
+    assert said(replace(full, angular_updates=near.clear(), predictions=level.clear()))
+
+
 def test_angular_updates_draw_lines_and_markers():
     report = make_report(8)
     ax = panel(plots.angular_updates(report), "layer1.0.conv1")

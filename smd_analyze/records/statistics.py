@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from smd_analyze.records.clocks import Candidates
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.group import Group
 
@@ -51,6 +52,7 @@ class Statistics:
     `table` has the columns group, step, weight_norm, rms_weight, angle, angle_from_first, nonfinite.
     `units(name)` returns the UnitSeries of a group, `device` says where the sums were made. `dtypes`: of each group the
     types in which checkpoints hold its weights (torch's names); groups that are not named are taken as exact.
+    `candidates`: directions that may feel no gradient, from which decay clocks are read.
     """
 
     steps: tuple[int, ...]
@@ -60,3 +62,4 @@ class Statistics:
     findings: tuple[Finding, ...] = ()
     device: str = "cpu"
     dtypes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    candidates: Candidates = field(default_factory=Candidates)

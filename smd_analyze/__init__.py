@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smd_analyze.analysis import (
         analyze,
+        find_clocks,
         find_groups,
         fit,
         load,
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ANALYSIS = (
-    "analyze", "find_groups", "fit", "load", "load_run", "measure", "predict", "resolve_schedule",
+    "analyze", "find_clocks", "find_groups", "fit", "load", "load_run", "measure", "predict", "resolve_schedule",
     "save", "units",
 )  # fmt: skip
 
 __all__ = [
-    "analyze", "find_groups", "fit", "load", "load_run", "measure", "plots", "predict",
+    "analyze", "find_clocks", "find_groups", "fit", "load", "load_run", "measure", "plots", "predict",
     "resolve_schedule", "save", "units",
 ]  # fmt: skip
 

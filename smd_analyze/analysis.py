@@ -1,4 +1,4 @@
-"""The whole flow on one page: load → groups → measure → schedule → angles, predictions, fits → report.
+"""The whole flow on one page: load → groups → measure → clocks → schedule → angles, predictions, fits → report.
 
 Each stage is a function from records to records, and may be called alone. This is the only file that knows their order.
 """
@@ -16,25 +16,31 @@ from typing import Any
 import polars as pl
 
 from smd_analyze import __version__, tabulate
+from smd_analyze.clocks import search
 from smd_analyze.errors import DamagedFile, NothingToAnalyse, UsageError
 from smd_analyze.fits import fitting, summary
 from smd_analyze.fits.mixed import mixed_settings
 from smd_analyze.invariance import grouping
 from smd_analyze.loading import discovery, model_files
 from smd_analyze.loading.files import remote_blocks
+from smd_analyze.records.clocks import Clocks
 from smd_analyze.records.group import Group, Groups
 from smd_analyze.records.report import Report
 from smd_analyze.records.run import Run
 from smd_analyze.records.schedule import Schedule
 from smd_analyze.records.statistics import Statistics, UnitSeries, UnitStore
 from smd_analyze.schedule import resolve
+from smd_analyze.schedule.shrinkage import shrinkage_of
 from smd_analyze.statistics import streaming
-from smd_analyze.statistics.saved_types import saved_types
+from smd_analyze.statistics.saved_types import saved_shapes, saved_types
 from smd_analyze.storage import hdf5
 from smd_analyze.storage.units import open_store
 from smd_analyze.theory import angles, prediction
+from smd_analyze.theory.stages import stages
 
-STATISTICS = "statistics"
+STATISTICS, CLOCKS = "statistics", "clocks"
+WHY_NO_CLOCK = "why_no_clock"
+"""Provenance of a report without a decay clock."""
 Progress = Callable[[float, str], None]
 SettingsLike = Mapping[str, Any] | str | Path | None
 
@@ -81,6 +87,26 @@ def measure(
     place = store if store is not None else open_store(None)
     far = remote_blocks.FarFiles()
     return streaming.measure(run, chosen, place, device=device, workers=workers, progress=progress, far=far)
+
+
+def find_clocks(
+    stats: Statistics, groups: Groups | None = None, *, step_unit: str = search.OPTIMIZER_STEPS
+) -> Clocks:
+    """Decay clocks: directions that feel no gradient, so that their shrinking measures the decay that acted.
+
+    Needs no hyperparameter. `groups` gives what is expected by the network's graph, and the parameters' groups;
+    `step_unit` is the run's: rates are per that unit.
+    """
+    graph = groups is not None and groups.source.startswith("graph")
+    return search.find_clocks(
+        stats.candidates,
+        stats.steps,
+        step_unit,
+        {p.parameter: p.parameter_group for p in groups.parameters} if groups else {},
+        groups.translations if groups and graph else (),
+        [p.parameter for p in groups.parameters if p.status != "unknown"] if groups and graph else (),
+        {name for types in stats.dtypes.values() for name in types},
+    )
 
 
 def fit(stats: Statistics, schedule: Schedule) -> pl.DataFrame:
@@ -155,12 +181,17 @@ def analyze(
         if not groups.groups:
             why = "loosen --include and --exclude" if include or exclude else "vectors are analysed with --include '*'"
             raise NothingToAnalyse(f"{path}: there is no floating-point weight matrix to analyse; {why}")
-        schedule = resolve_schedule(found, settings=settings)  # before the pass: a wrong option should not cost it
-        stats = measured_before(output, found, groups, weights) or measure(
-            found, groups, device, progress=lambda done, what: tell(0.1 + 0.75 * done, what)
-        )
-        tell(0.85, "comparing with theory")
-        report = conclude(found, groups, stats, schedule, weights)
+        resolve_schedule(found, settings=settings)  # before the pass: a wrong option should not cost it
+        before = measured_before(output, found, groups, weights)
+        if before is None:
+            stats = measure(found, groups, device, progress=lambda done, what: tell(0.1 + 0.75 * done, what))
+            tell(0.85, "looking for decay clocks")
+            clocks = find_clocks(stats, groups, step_unit=found.step_unit)
+        else:
+            stats, clocks = before
+        schedule = resolve_schedule(found, clocks, settings, shrinkage=shrinkage_of(stats) if clocks.table.height else None)
+        tell(0.87, "comparing with theory")
+        report = conclude(found, groups, stats, schedule, weights, clocks)
         if output is not None:
             tell(0.95, "writing the report")
             save(report, output)
@@ -168,8 +199,10 @@ def analyze(
     return report
 
 
-def measured_before(output: str | Path | None, run: Run, groups: Groups, weights: str) -> Statistics | None:
-    """The statistics that the report at `output` holds, if this version made them of the same weights and groups."""
+def measured_before(
+    output: str | Path | None, run: Run, groups: Groups, weights: str
+) -> tuple[Statistics, Clocks] | None:
+    """Statistics and clocks that the report at `output` holds, if this version made them of the same weights, groups."""
     if output is None or not hdf5.is_report(output):
         return None
     try:
@@ -190,7 +223,12 @@ def measured_before(output: str | Path | None, run: Run, groups: Groups, weights
     found = tabulate.findings_of(before.findings, STATISTICS)
     made_on = before.provenance.get("device", "cpu")
     types = saved_types(run, groups.groups)
-    return Statistics(steps, groups.groups, before.statistics, partial(units, before), found, made_on, types)
+    stats = Statistics(
+        steps, groups.groups, before.statistics, partial(units, before), found, made_on, types,
+        shapes=saved_shapes(run, groups.groups),
+    )  # fmt: skip
+    told = tabulate.findings_of(before.findings, CLOCKS)
+    return stats, Clocks(before.clocks, told, why_none=before.provenance.get(WHY_NO_CLOCK, ""))
 
 
 @contextmanager
@@ -205,7 +243,14 @@ def telling(progress: bool | Progress) -> Iterator[Progress]:
         yield progress or (lambda _done, _what: None)
 
 
-def conclude(run: Run, groups: Groups, stats: Statistics, schedule: Schedule, weights: str = "live") -> Report:
+def conclude(
+    run: Run,
+    groups: Groups,
+    stats: Statistics,
+    schedule: Schedule,
+    weights: str = "live",
+    clocks: Clocks | None = None,
+) -> Report:
     """What follows from the statistics: angles, predictions, fits and the table that a person reads.
 
     `weights` names the copy of the weights that `run` was loaded with.
@@ -223,8 +268,9 @@ def conclude(run: Run, groups: Groups, stats: Statistics, schedule: Schedule, we
         parameters=tabulate.parameters(groups),
         groups=tabulate.groups(groups),
         statistics=stats.table,
-        clocks=pl.DataFrame(schema=tabulate.CLOCKS),
+        clocks=clocks.table if clocks else pl.DataFrame(schema=tabulate.CLOCKS),
         schedule=schedule.table,
+        stages=stages(schedule, stats.steps, run.steps_per_epoch, run.tokens_per_step),
         angular_updates=angular,
         predictions=predicted,
         fits=fitted,
@@ -234,6 +280,7 @@ def conclude(run: Run, groups: Groups, stats: Statistics, schedule: Schedule, we
                 "invariance": groups.findings,
                 "schedule": schedule.findings,
                 STATISTICS: stats.findings,
+                CLOCKS: clocks.findings if clocks else (),
                 "fits": mixed_settings(stats.groups, stats.steps, schedule),
             }
         ),
@@ -248,6 +295,7 @@ def conclude(run: Run, groups: Groups, stats: Statistics, schedule: Schedule, we
             "step_unit": schedule.step_unit,
             "ordered_by": run.ordered_by,
             "groups_source": groups.source,
+            **({WHY_NO_CLOCK: clocks.why_none} if clocks and clocks.why_none else {}),
         },
         units=lambda name: stats.units(name) if any(g.name == name for g in stats.groups) else None,
     )

@@ -11,6 +11,7 @@ from smd_analyze.records.run import Run
 CLOCKS = {
     "clock": pl.String, "parameter": pl.String, "functional": pl.String, "step_from": pl.Int64, "step_to": pl.Int64,
     "decay_per_step": pl.Float64, "decay_per_step_low": pl.Float64, "decay_per_step_high": pl.Float64,
+    "kind": pl.String, "directions": pl.Int64, "evidence": pl.String,
 }  # fmt: skip
 CHECKPOINTS = {
     "step": pl.Int64, "path": pl.String, "format": pl.String, "framework": pl.String, "nbytes": pl.Int64,

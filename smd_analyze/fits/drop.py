@@ -1,103 +1,54 @@
-"""The relaxation rate, where a change of the learning rate tells it from a drift of the gradient's scale.
+"""Rate over theory's rate, ρ, with a drifting gradient scale: the profile likelihood over a window of checkpoints.
 
 Over a stretch of constant learning rate a drifting scale L(t) and a wrong rate look alike. Across a change they do
 not: ρ multiplies the decay, L(t) = L0 exp(b(t − t0)/T) drifts, and the profile likelihood of ρ over (L0, b) covers.
 Momentum: the map of SGD with x_e = ηλ/(1−α), its rate times 1 + A(1 + 3S*/S), A = αηλ/(1−α)², which joins the known
 limits of the three-moment recursion: 4x_e(1 + 4A) at equilibrium and 4x_e(1 + A) far above it. At the change from η to
 η' the buffer still turns the old way: S jumps by 4αη_e'(η_e − η_e')L/(1 − α²) within 1/(1−α) steps. A jump of L with
-the learning rate is not modelled: a factor 2 (1/2) there moves ρ by −12 % (+6 %) in simulation.
+the learning rate is not modelled: a factor 2 (1/2) there moves ρ by −12 % (+6 %) in simulation. AdamW, Lion and Muon:
+‖w‖² instead of ‖w‖⁴, no correction of the rate, Adam's second moment behind the norm (`second_moment`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from smd_analyze.fits.regime import Regime
-from smd_analyze.fits.relaxation import segment
-from smd_analyze.fits.window import EACH_SIDE, SPACING, Window, find_window
+from smd_analyze.fits.maps import segment
+from smd_analyze.fits.window import Window
 
 FLOOR = 0.002  # relative error that no model of S is better than
-UNITS = 12  # units fitted per group, evenly chosen: the summary is their median
 RHO = np.linspace(np.log(0.25), np.log(4.0), 29)
 DRIFT = np.linspace(-4.0, 4.0, 9)
 VALID = 0.05  # largest momentum number A at which the corrected map is used
-WIDE = 3.0  # an interval whose ends differ by more than this factor tells nothing
-NOT_SEPARABLE = "not separable from a drifting gradient scale"
-RIGHT = "theory's rate, if the gradient scale did not jump with the learning rate"
-WRONG = "not theory's rate, or the gradient scale jumped with the learning rate"
-ADVICE = "save checkpoints across a learning-rate change: {} and more on each side, {} optimizer steps apart"
-METHOD = (
-    "‖w‖⁴ across the learning-rate change at step {:g}: rate × ρ, gradient scale L0·exp(bt/T); profile likelihood, "
-    "median of {} units and of their 95 % intervals"
-)
 
 
-def relaxation_rows(row: Any, vv: np.ndarray, r: Regime) -> list[dict[str, Any]]:
-    """Rows relaxation_rate [1/step, at the last learning rate] and relaxation_rate_ratio (over theory), or why not."""
-    advice = ADVICE.format(EACH_SIDE + 1, round(SPACING * r.smear))
-    if r.gap or r.no_decay or len(vv) < 2:
-        return [
-            row("relaxation_rate", outcome=r.gap or "no decay: no equilibrium" if len(vv) > 1 else "one checkpoint")
-        ]
-    if r.optimizer not in ("sgd", "sgdw"):
-        return [row("relaxation_rate", outcome=f"not fitted for {r.optimizer}: its second moments lag behind the norm")]
-    window = find_window(r)
-    if window is None:
-        return [row("relaxation_rate", outcome=NOT_SEPARABLE, advice=advice)]
-    if window.validity.max() > VALID:
-        return [row("relaxation_rate", outcome=f"momentum too strong for the map: A = {window.validity.max():.2g}")]
-    good = np.flatnonzero(np.isfinite(vv[window.edges]).all(axis=0) & (vv[window.edges] > 0).all(axis=0))
-    if not len(good):
-        return [row("relaxation_rate", outcome="no unit with finite norms throughout")]
-    chosen = good[np.unique(np.linspace(0, len(good) - 1, UNITS).astype(int))]
-    best, low, high = (np.exp(x) for x in fit_ratio(vv[np.ix_(window.edges, chosen)] ** 2, window))
-    ratio, bottom, top = (float(np.median(x)) for x in (best, low, high))
-    if not (np.isfinite(bottom + top) and bottom > 0 and top / bottom < WIDE):
-        return [row("relaxation_rate", outcome=NOT_SEPARABLE, advice=advice)]
-    p10, p90 = np.percentile(best, [10, 90])
-    theory = textbook_rate(float(window.decay[-1, -1]), float(window.validity[-1]))
-    outcome = RIGHT if bottom <= 1 <= top else WRONG
-    more = {"method": METHOD.format(window.change, len(chosen)), "outcome": outcome}
-    return [
-        row(
-            "relaxation_rate", ratio * theory, bottom * theory, top * theory, p10=p10 * theory, p90=p90 * theory, **more
-        ),
-        row("relaxation_rate_ratio", ratio, bottom, top, p10=p10, p90=p90, **more),
-    ]
-
-
-def textbook_rate(decay: float, validity: float) -> float:
-    """r of S near equilibrium, per step: 4x_e(1 + 4A + 1.5x_e), to first order in A = αηλ/(1−α)² and x_e."""
-    return 4 * decay * (1 + 4 * validity + 1.5 * decay)
-
-
-def fit_ratio(s: np.ndarray, w: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def fit_ratio(s: np.ndarray, w: Window, lag: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """ln ρ of every unit with the ends of its 95 % profile interval (infinite where the grid ends first).
 
-    s [m + 1, units] is ‖w‖⁴ at the window's checkpoints. The variance of ε comes from the fit without FLOOR, widened
-    where the fit with it is worse.
+    s [m + 1, units] is ‖w‖^power at the window's checkpoints, `lag` [m, units] what multiplies the source (1 if None).
+    The variance of ε comes from the fit without FLOOR, widened where the fit with it is worse.
     """
     from scipy.special import stdtrit  # heavy
 
     m, units = len(w.updates), s.shape[1]
     coarse = np.broadcast_to(RHO[:, None], (len(RHO), units))
-    q, penalty = _profile(coarse, s, w, np.ones(units), 0.0)
+    lag = np.ones((m, units)) if lag is None else lag
+    q, penalty = _profile(coarse, s, w, lag, np.ones(units), 0.0)
     at = (-0.5 * m * np.log(q) - 0.5 * penalty).argmax(axis=0)
     noise = np.take_along_axis(q, at[None], axis=0)[0] / (m - 3)  # V of ε = V·C; FLOOR is added to it
     width = RHO[1] - RHO[0]
-    grids, losses = [coarse], [np.add(*_profile(coarse, s, w, noise, FLOOR))]
+    grids, losses = [coarse], [np.add(*_profile(coarse, s, w, lag, noise, FLOOR))]
     for reach in (1.5 * width, 0.2 * width):
         middle = np.take_along_axis(grids[-1], losses[-1].argmin(axis=0)[None], axis=0)[0]
         grids.append(middle + np.linspace(-reach, reach, 21)[:, None])
-        losses.append(np.add(*_profile(grids[-1], s, w, noise, FLOOR)))
+        losses.append(np.add(*_profile(grids[-1], s, w, lag, noise, FLOOR)))
     grid, loss = np.concatenate(grids), np.concatenate(losses)
     order = grid.argsort(axis=0, kind="stable")
     grid, loss = np.take_along_axis(grid, order, axis=0), np.take_along_axis(loss, order, axis=0)
     best = np.take_along_axis(grid, loss.argmin(axis=0)[None], axis=0)[0]
-    excess = np.maximum(_profile(best[None], s, w, noise, FLOOR)[0][0] / (m - 3), 1.0)
+    excess = np.maximum(_profile(best[None], s, w, lag, noise, FLOOR)[0][0] / (m - 3), 1.0)
     limit = excess * float(stdtrit(m - 3, 0.975)) ** 2
     ends = np.array([_ends(grid[:, u], loss[:, u] - loss[:, u].min(), limit[u]) for u in range(units)])
     return best, ends[:, 0], ends[:, 1]
@@ -115,7 +66,7 @@ def _ends(x: np.ndarray, loss: np.ndarray, limit: float) -> tuple[float, float]:
 
 
 def _profile(
-    log_rho: np.ndarray, s: np.ndarray, w: Window, noise: np.ndarray, floor: float
+    log_rho: np.ndarray, s: np.ndarray, w: Window, lag: np.ndarray, noise: np.ndarray, floor: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """(χ², Σ ln variance) [R, units] at log_rho [R, units], profiled over L0 and the drift b.
 
@@ -123,11 +74,11 @@ def _profile(
     """
     pieces, penalty = _maps(np.exp(log_rho), s, w, noise, floor)
     drift = np.broadcast_to(DRIFT[:, None, None], (len(DRIFT), *log_rho.shape))
-    q = _residuals(drift, pieces, s, w)
+    q = _residuals(drift, pieces, s, w, lag)
     for step in (0.5, 0.125):
         middle = np.take_along_axis(drift, q.argmin(axis=0)[None], axis=0)
         drift = middle + step * np.linspace(-2, 2, 5)[:, None, None]
-        q = _residuals(drift, pieces, s, w)
+        q = _residuals(drift, pieces, s, w, lag)
     return np.exp(_bottom(np.log(q))), penalty
 
 
@@ -174,22 +125,22 @@ def _maps(rho: np.ndarray, s: np.ndarray, w: Window, noise: np.ndarray, floor: f
             if w.updates[i, p] == 0:
                 continue
             decay = rho * w.decay[i, p]
-            phi, b, noises = segment(w.eta[i, p], decay, w.updates[i, p])
+            phi, b, noises = segment(w.eta[i, p], decay, w.updates[i, p], w.power)
             rest = b / (1 - phi)
             strength = w.momentum * decay / (1 - w.momentum) if w.validity[i] > 0 else np.zeros(rho.shape)
             found.append(Piece(np.log(phi), rest, strength, rest / between, float(w.jump[i, p])))
-            c = c * phi**2 + noises
+            c = c * phi**2 + (noises if w.power == 4 else noises * between)
         c = noise * c + (floor * s[i + 1]) ** 2
         penalty += np.log(c)
         maps.append((found, 1 / c))
     return maps, penalty
 
 
-def _residuals(drift: np.ndarray, maps: Maps, s: np.ndarray, w: Window) -> np.ndarray:
+def _residuals(drift: np.ndarray, maps: Maps, s: np.ndarray, w: Window, lag: np.ndarray) -> np.ndarray:
     """Weighted residual sum Q [D, R, units] with L0 profiled, at drifts [D, R, units] of the gradient's scale."""
     ends = np.cumsum(w.updates.sum(axis=1))
     times = (ends - 0.5 * w.updates.sum(axis=1)) / ends[-1]
-    growth = np.exp(drift * times[:, None, None, None])
+    growth = np.exp(drift * times[:, None, None, None]) * lag[:, None, None, :]
     top, bottom, squares = _sums(maps, s, growth, None)
     for _ in range(2 if w.validity.max() > 0 else 0):  # the correction needs S*, so L0
         top, bottom, squares = _sums(maps, s, growth, np.maximum(top / bottom, 0.0))

@@ -112,17 +112,18 @@ def mean_interval(values: np.ndarray, weight: np.ndarray, level: float) -> tuple
     return mean, mean - half, mean + half
 
 
-def stationarity(found: Blocks) -> Stationarity:
+def stationarity(found: Blocks, moving: bool = False) -> Stationarity:
     """Summarise the blocks, and find since when the norm is stationary within TOLERANCE.
 
     The earliest such block: from it on the equivalence test holds (90 % interval of the mean within ±TOLERANCE), it
     begins within TOLERANCE of the mean height (the mean index alone forgets how a long stretch began), no block's
     own median is further out than TOLERANCE and two standard deviations of the later half, and 80 % of the units
-    lie within SPREAD: a median of 0 between units that grow and units that shrink is no equilibrium. If it holds
-    somewhere, the summary is that of the stationary blocks, else of the last FEWEST: where the norm stands now.
+    lie within SPREAD: a median of 0 between units that grow and units that shrink is no equilibrium. Where the
+    learning rate is `moving` the height may move with it. If it holds somewhere, the summary is that of the stationary
+    blocks, else of the last FEWEST: where the norm stands now.
     """
     median = found.median
-    begin = _earliest(found, median)
+    begin = _earliest(found, median, moving)
     use = begin if begin is not None else max(len(median) - FEWEST, 0)
     value, low, high = mean_interval(median[use:], found.weight[use:], LEVEL)
     p10, p90 = _spread(found, use)
@@ -141,7 +142,7 @@ def _spread(found: Blocks, begin: int) -> tuple[float, float]:
     return float(p10), float(p90)
 
 
-def _earliest(found: Blocks, median: np.ndarray) -> int | None:
+def _earliest(found: Blocks, median: np.ndarray, moving: bool) -> int | None:
     if len(median) < FEWEST or not np.all(np.isfinite(median)):
         return None
     scatter = float(np.std(median[len(median) // 2 :], ddof=1)) if len(median) >= 4 else 0.0
@@ -151,7 +152,7 @@ def _earliest(found: Blocks, median: np.ndarray) -> int | None:
     for start in range(begin, len(median) - FEWEST + 1):
         _, low, high = mean_interval(median[start:], found.weight[start:], EQUIVALENCE)
         p10, p90 = _spread(found, start)
-        if abs(found.height[start] - found.height[start:].mean()) > TOLERANCE:
+        if not moving and abs(found.height[start] - found.height[start:].mean()) > TOLERANCE:
             continue
         if low > -TOLERANCE and high < TOLERANCE and p10 > -SPREAD and p90 < SPREAD:
             return start

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from smd_analyze.fits.fitting import INVARIANT
+from smd_analyze.fits.context import INVARIANT
 from smd_analyze.fits.regime import MIXED, names_of, regime
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.group import Group

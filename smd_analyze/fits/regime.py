@@ -16,6 +16,8 @@ KNOWN = 0.1  # width, over its value, up to which a learning rate counts as know
 MIXED = "members differ in learning rate or weight decay: no joint theory"
 COUPLED = ("sgd",)
 DECOUPLED = ("sgdw", "adamw", "lion", "muon")
+MOMENTUM = {"adamw": "beta1", "lion": "beta2"}  # the column that says how long one gradient is remembered
+CLOCKED = 0.02  # by which the rate of a clock may differ between intervals at one learning rate
 FOURTH_POWER = ("sgd", "sgdw")  # ‖w‖⁴ relaxes linearly; for adamw, lion and muon it is ‖w‖²
 
 
@@ -27,6 +29,8 @@ class Regime:
     gradient under SGD with dampening d, Σ ηλ for decoupled decay). `rate_first`, `rate_last` are learning rates,
     `uncertain`: which one made the interval's last update is not known. `located`: Σ η is known to 1 %, or but for a
     single update. `updates`: optimizer steps. `gap` says in words what is missing ("" if nothing is).
+    `rate_known` False: no learning rate is known, decay clocks alone tell the decay; the decay of one update then
+    stands in for the learning rates, which it is proportional to while λ stays. `momentum` is β₁ of AdamW, β₂ of Lion.
     """
 
     steps: np.ndarray
@@ -41,14 +45,39 @@ class Regime:
     weight_decay: np.ndarray
     momentum: np.ndarray
     dampening: np.ndarray
+    beta2: np.ndarray
     optimizer: str
     nesterov: bool
+    rate_known: bool
+    momentum_assumed: bool
     gap: str
+
+    @property
+    def power(self) -> int:
+        """Of the norm that relaxes linearly: ‖w‖⁴ in the SGD family, ‖w‖² under AdamW, Lion and Muon."""
+        return 4 if self.optimizer in FOURTH_POWER else 2
+
+    @property
+    def amplification(self) -> np.ndarray:
+        """x_e over the decay of one update, 1/(1−α) where decay passes through the momentum [intervals]."""
+        coupled = self.optimizer in COUPLED
+        return (1 - self.dampening) / (1 - self.momentum) if coupled else np.ones_like(self.decay)
+
+    @property
+    def momentum_number(self) -> float:
+        """A = αηλ/(1−α)², the largest of the run: 0 unless decay passes through the momentum; NaN if unknown."""
+        if self.optimizer not in COUPLED or not len(self.decay):
+            return 0.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            number = self.momentum / (1 - self.momentum) * self.decay / self.updates
+        number = number[np.isfinite(number)]
+        return float(number.max()) if len(number) else np.nan
 
     @property
     def no_decay(self) -> bool:
         """Weight decay is known and 0 throughout."""
-        return bool(len(self.weight_decay)) and bool(np.all(self.weight_decay == 0))
+        known = len(self.weight_decay) > 0
+        return known and bool(np.all(self.weight_decay == 0) or np.all(self.decay == 0))
 
     @property
     def smear(self) -> float:
@@ -118,25 +147,40 @@ def regime(group: Group, steps: np.ndarray, schedule: Schedule) -> Regime:
 
     last = rows[-1]
     optimizer = last["optimizer"] or ""
-    momentum = column("beta1" if optimizer == "adamw" else "momentum")
+    momentum = column(MOMENTUM.get(optimizer, "momentum"))
     dampening = np.nan_to_num(column("dampening"))
     decay = column("sum_decay")
     if optimizer in COUPLED:
         decay = decay * (1 - dampening) / (1 - momentum)
     elif optimizer not in DECOUPLED:
         decay = np.full(len(decay), np.nan)
-    changes = [r is None or r["learning_rate_changes"] in (None, True) for r in per_interval]
+    changes = np.array([r is None or r["learning_rate_changes"] in (None, True) for r in per_interval], bool)
     spread = column("sum_learning_rate_high") - column("sum_learning_rate_low")
     total, eta, last_rate = column("sum_learning_rate"), column("learning_rate_first"), column("learning_rate_last")
     width = column("learning_rate_last_high") - column("learning_rate_last_low")
-    updates = _updates(np.diff(steps), total, eta, np.array(changes, bool))
+    updates = _updates(np.diff(steps), total, eta, changes)
+    rate_known = bool(np.isfinite(eta).any())
+    if not rate_known and np.isfinite(decay).any():
+        eta = last_rate = _stretches(decay / updates)
+        total, changes = eta * updates, ~np.isfinite(decay)
     return Regime(
         steps=steps, updates=updates, decay=decay, rate_sum=total,
         rate_first=eta, rate_last=last_rate, uncertain=width > KNOWN * column("learning_rate_last_high"),
-        located=(spread <= 0.01 * total) | (updates == 1),
-        changes=np.array(changes, bool), weight_decay=column("weight_decay"), momentum=momentum, dampening=dampening,
-        optimizer=optimizer, nesterov=bool(last["nesterov"]), gap=_gap(last, optimizer, total),
+        located=(spread <= 0.01 * total) | (updates == 1), changes=changes, weight_decay=column("weight_decay"),
+        momentum=momentum, dampening=dampening, beta2=column("beta2"), optimizer=optimizer,
+        nesterov=bool(last["nesterov"]), rate_known=rate_known, momentum_assumed=bool(last.get("momentum_assumed")),
+        gap=_gap(last, optimizer, total, decay),
     )  # fmt: skip
+
+
+def _stretches(per_update: np.ndarray) -> np.ndarray:
+    """Rates of a clock, each stretch that differs by less than CLOCKED from its start given its mean."""
+    out, begin = per_update.copy(), 0
+    for i in range(1, len(out) + 1):
+        if i == len(out) or not abs(per_update[i] - per_update[begin]) <= CLOCKED * abs(per_update[begin]):
+            out[begin:i] = per_update[begin:i].mean()
+            begin = i
+    return out
 
 
 def _join(rows: list[dict], start: dict[int, int], a: int, b: int) -> dict | None:
@@ -167,13 +211,14 @@ def _updates(spans: np.ndarray, total: np.ndarray, eta: np.ndarray, changes: np.
     return np.rint(spans * (float(np.median(known)) if len(known) else 1.0))
 
 
-def _gap(row: dict, optimizer: str, total: np.ndarray) -> str:
+def _gap(row: dict, optimizer: str, total: np.ndarray, decay: np.ndarray) -> str:
     """What keeps the decay over the intervals from being known, in a word or two."""
+    clocked = bool(np.isfinite(decay).any())
     if not optimizer:
         return "optimizer unknown"
-    if row["weight_decay"] is None:
+    if row["weight_decay"] is None and not clocked:
         return "weight decay unknown"
-    if row["learning_rate_first"] is None:
+    if row["learning_rate_first"] is None and not clocked:
         return "learning rate unknown"
     if row["weight_decay"] == 0:
         return ""
@@ -181,13 +226,13 @@ def _gap(row: dict, optimizer: str, total: np.ndarray) -> str:
         return f"{optimizer}: decay rate depends on gradients"
     if optimizer in COUPLED and row["momentum"] is None:
         return "momentum unknown"
-    return "" if np.isfinite(total).any() else "steps per epoch unknown"
+    return "" if clocked or np.isfinite(total).any() else "steps per epoch unknown"
 
 
 def _empty(steps: np.ndarray, gap: str) -> Regime:
     n = max(len(steps) - 1, 0)
-    nothing = np.full(n, np.nan)
+    nothing, no = np.full(n, np.nan), np.zeros(n, bool)
     return Regime(
-        steps, np.diff(steps).astype(float), nothing, nothing, nothing, nothing, np.zeros(n, bool), np.zeros(n, bool),
-        np.ones(n, bool), nothing, nothing, nothing, "", False, gap,
+        steps, np.diff(steps).astype(float), nothing, nothing, nothing, nothing, no, no, ~no, nothing, nothing, nothing,
+        nothing, "", False, False, False, gap,
     )  # fmt: skip

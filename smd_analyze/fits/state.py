@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from smd_analyze.fits.agreement import AGREES, DIFFERS, FEW, UNSURE
-from smd_analyze.fits.fitting import APART, BELOW, INVARIANT, LAGGING, MOVING, STATIONARY, UNDECIDED
+from smd_analyze.fits.context import INVARIANT
+from smd_analyze.fits.outcomes import Kind, Outcome
 from smd_analyze.records.group import Group
 
 RELAXED = 3.0  # half-lives after which a norm that still moves is no longer said to relax
-PURE_DECAY = -1.0  # the equilibrium index where there is no gradient: nothing shrinks faster under SGD
 Fit = Mapping[str, Any]
 
 
@@ -49,7 +49,8 @@ def _claim(fits: Mapping[str, Fit], half_lives: float | None, change: float | No
     if impossible(fits):
         return f"norm falls faster than weight decay alone, EI = {plus_minus(ei)}"
     if since["value"] is not None:
-        text = f"norm stationary since step {since['value']:.0f}"
+        stands = "follows its equilibrium" if outcome == Outcome.FOLLOWS.words else "stationary"
+        text = f"norm {stands} since step {since['value']:.0f}"
         if ratio["outcome"] == AGREES:
             return f"{text}; rotation agrees: {plus_minus(ratio)}"
         if ratio["outcome"] == DIFFERS:
@@ -58,27 +59,31 @@ def _claim(fits: Mapping[str, Fit], half_lives: float | None, change: float | No
             return f"{text}; rotation {plus_minus(ratio)}: too wide"
         if ratio["outcome"] == FEW:
             return f"{text}; rotation {plus_minus(ratio)}: too few to tell"
-        if ratio["outcome"] == BELOW:
+        if ratio["outcome"] == Outcome.BELOW.words:
             return f"{text}; rotation below resolution"
         return f"{text}, EI = {plus_minus(ei)}"
-    if outcome == APART:
+    if outcome == Outcome.APART.words:
         return f"units differ: EI = {ei['p10']:.1f} to {ei['p90']:.1f}"
-    if outcome == LAGGING:
+    if outcome == Outcome.LAGGING.words:
         return f"norm lags behind the learning rate, EI = {plus_minus(ei)}"
-    if outcome == UNDECIDED:
+    if outcome == Outcome.LAGS_AS_EXPECTED.words:
+        return f"norm lags behind the learning rate as expected, EI = {plus_minus(ei)}"
+    if outcome == Outcome.UNDECIDED.words:
         return f"not shown to be stationary, EI = {plus_minus(ei)}"
-    if outcome == MOVING:
+    if outcome == Outcome.MOVING.words:
         if half_lives is not None and half_lives < RELAXED:
             return f"still relaxing: {half_lives:.1f} half-lives"
         return f"norm still moves, EI = {plus_minus(ei)}"
+    if outcome == Outcome.HELD.words:
+        return "norm held by the training code: it says nothing of a balance"
     return outcome
 
 
 def impossible(fits: Mapping[str, Fit]) -> bool:
-    """Whether the norm falls faster than weight decay alone could make it: learning rate or decay are not right."""
-    return fits["equilibrium_index"]["high"] is not None and fits["equilibrium_index"]["high"] < PURE_DECAY
+    """Whether the norm falls faster than weight decay alone could make it."""
+    return fits["equilibrium_index"]["outcome"] == Outcome.IMPOSSIBLE.words
 
 
 def settled(fits: Mapping[str, Fit]) -> bool:
-    """Whether the norm is stationary."""
-    return fits["equilibrium_index"]["outcome"] == STATIONARY
+    """Whether the norm is stationary, or follows an equilibrium that moves."""
+    return fits["equilibrium_index"]["kind"] == Kind.SETTLED

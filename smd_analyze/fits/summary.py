@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from smd_analyze.fits.fitting import INVARIANT, measured_rows, within
+from smd_analyze.fits.context import INVARIANT
+from smd_analyze.fits.measured import measured_rows, within
 from smd_analyze.fits.regime import names_of
 from smd_analyze.fits.state import describe, impossible, settled
 from smd_analyze.fits.verdict import verdict
@@ -119,7 +120,7 @@ def _advice(group: Group, fits: Mapping[str, Row]) -> str:
     if group.status not in INVARIANT:
         return ""
     if impossible(fits):
-        return "the norms contradict learning rate × weight decay: check both"
+        return fits["equilibrium_index"]["advice"]
     wanted = ("equilibrium_index", "agreement") if not settled(fits) else ("agreement",)
     return next((fits[q]["advice"] for q in wanted if fits[q]["advice"]), "")
 

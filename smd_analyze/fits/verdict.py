@@ -7,11 +7,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smd_analyze.fits.agreement import AGREES, DIFFERS
-from smd_analyze.fits.fitting import APART, INVARIANT, LAGGING, MOVING, UNDECIDED
+from smd_analyze.fits.context import INVARIANT
+from smd_analyze.fits.outcomes import Outcome
 from smd_analyze.fits.state import RELAXED, settled
 from smd_analyze.records.group import Group
 
 Row = dict[str, Any]
+RELAXES = "relaxes"
+MOVES = {
+    RELAXES: ("still relaxes", "still relax"),
+    Outcome.MOVING.words: ("still moves", "still move"),
+    Outcome.UNDECIDED.words: (f"is {Outcome.UNDECIDED.words}", f"are {Outcome.UNDECIDED.words}"),
+    Outcome.LAGGING.words: (Outcome.LAGGING.words, "lag behind the learning rate"),
+    Outcome.LAGS_AS_EXPECTED.words: (Outcome.LAGS_AS_EXPECTED.words, "lag behind the learning rate as expected"),
+    Outcome.APART.words: ("differs from unit to unit", "differ from unit to unit"),
+    Outcome.IMPOSSIBLE.words: (Outcome.IMPOSSIBLE.words, "fall faster than weight decay alone"),
+    Outcome.HELD.words: ("has a norm that the training code holds", "have norms that the training code holds"),
+}
+"""What a norm may do that is not known to be stationary, of one layer and of several."""
 State = tuple[Group, Mapping[str, Row], Row]
 
 
@@ -41,15 +54,19 @@ def verdict(states: Sequence[State], checkpoints: int, changes: Sequence[float])
     if times == n and common.startswith("no decay"):
         return f"Weight decay is 0: no equilibrium exists ({noun})."
     still = [s for s in invariant if settled(s[1])]
-    if times == n and not still and common not in (MOVING, APART, LAGGING, UNDECIDED):
+    if times == n and not still and common not in MOVES:
         found = "one checkpoint" if checkpoints == 1 else f"{checkpoints} checkpoints"
         return f"{noun} in {found}; the balance cannot be told: {common}."
-    parts = [f"{len(still)} of {noun} {'has' if len(still) == 1 else 'have'} a stationary norm"]
+    follow = bool(still) and all(s[1]["equilibrium_index"]["outcome"] == Outcome.FOLLOWS.words for s in still)
+    stands = "a norm that follows its equilibrium" if follow else "a stationary norm"
+    parts = [f"{len(still)} of {noun} {'has' if len(still) == 1 else 'have'} {stands}"]
     parts += _agreement(still)
     parts += _rest([s for s in invariant if not settled(s[1])])
     rates = [row["relaxation_rate_ratio"] for _, _, row in invariant if row.get("relaxation_rate_ratio") is not None]
     if rates:
-        parts.append(f"relaxation after the learning-rate change at {_range(rates)} of the predicted rate")
+        found = [f["relaxation_rate_ratio"]["method"] for _, f, _ in invariant if "relaxation_rate_ratio" in f]
+        after = " after the learning-rate change" if all("change" in method for method in found) else ""
+        parts.append(f"relaxation{after} at {_range(rates)} of the predicted rate")
     if 0 < guessed < n:
         parts.append(f"invariance is guessed for {guessed}")
     return "; ".join(parts) + "."
@@ -76,18 +93,11 @@ def _rest(moving: Sequence[State]) -> list[str]:
     counts: Counter[str] = Counter()
     for _, fits, row in moving:
         outcome = fits["equilibrium_index"]["outcome"]
-        if outcome == MOVING:
+        if outcome == Outcome.MOVING.words:
             young = row["half_lives"] is not None and row["half_lives"] < RELAXED
-            outcome = "relax" if young else MOVING
+            outcome = RELAXES if young else Outcome.MOVING.words
         counts[outcome] += 1
-    words = {
-        "relax": ("still relaxes", "still relax"),
-        MOVING: ("still moves", "still move"),
-        UNDECIDED: (f"is {UNDECIDED}", f"are {UNDECIDED}"),
-        LAGGING: (LAGGING, "lag behind the learning rate"),
-        APART: ("differs from unit to unit", "differ from unit to unit"),
-    }
-    return [f"{n} {words[what][n > 1]}" if what in words else f"of {n}: {what}" for what, n in counts.most_common()]
+    return [f"{n} {MOVES[what][n > 1]}" if what in MOVES else f"of {n}: {what}" for what, n in counts.most_common()]
 
 
 def _trend(changes: Sequence[float]) -> str:

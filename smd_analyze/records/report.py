@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 TABLES = (
     "layers", "checkpoints", "settings", "parameters", "groups", "statistics", "clocks", "schedule",
-    "angular_updates", "predictions", "fits", "findings",
+    "stages", "angular_updates", "predictions", "fits", "findings",
 )  # fmt: skip
 
 HEADS = {
@@ -26,6 +26,13 @@ HEADS = {
 INVARIANT = ("invariant", "jointly invariant")
 CLAIMS = ("level", "half_lives")
 """Columns that say nothing of a weight that is not scale-invariant."""
+
+
+def _no_table() -> pl.DataFrame:
+    """A table without rows and columns, of a report that was written before there was such a table."""
+    import polars as pl  # heavy
+
+    return pl.DataFrame()
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class Report:
     predictions: pl.DataFrame
     fits: pl.DataFrame
     findings: pl.DataFrame
+    stages: pl.DataFrame = field(default_factory=_no_table)
     provenance: Mapping[str, str] = field(default_factory=dict)
     units: Callable[[str], UnitSeries | None] = field(default=lambda _: None, repr=False)
 

@@ -141,6 +141,7 @@ class Run:
     `aliases` maps a label ("last", "best") to the file it stands for. `logs` are hyperparameters that were logged.
     `graphs` are descriptions of the model that lie with the latest checkpoint that has any.
     `runs` are all sequences of the tree, this one first: name → number of checkpoints.
+    `steps_per_epoch`, `tokens_per_step`: optimizer steps of an epoch and tokens of a step, where they are known.
     """
 
     path: str
@@ -153,6 +154,8 @@ class Run:
     graphs: tuple[GraphHint, ...] = ()
     logs: tuple[Log, ...] = ()
     runs: Mapping[str, int] = field(default_factory=dict, repr=False)
+    steps_per_epoch: float | None = None
+    tokens_per_step: float | None = None
 
     def __repr__(self) -> str:
         if not self.checkpoints:

@@ -33,7 +33,7 @@ class UnitSeries:
 
     `vv` = Σ v², `dd` = Σ (v−u)², `dv` = Σ (v−u)·v; row 0 of dd and dv is NaN. NaN where a checkpoint lacks the tensor.
     `uu`, `wu`: Σ d² and Σ w·d of the saved optimizer direction d (momentum buffer, or Adam's m̂/(√v̂+ε)), else None:
-    the update that led to this checkpoint was −η·d (besides decoupled decay).
+    the update that led to this checkpoint was −η·d (besides decoupled decay). `ss`: Σ √v̂, of Adam's second moment.
     """
 
     group: str
@@ -43,6 +43,7 @@ class UnitSeries:
     dv: np.ndarray
     uu: np.ndarray | None = None
     wu: np.ndarray | None = None
+    ss: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Statistics:
     `table` has the columns group, step, weight_norm, rms_weight, angle, angle_from_first, nonfinite.
     `units(name)` returns the UnitSeries of a group, `device` says where the sums were made. `dtypes`: of each group the
     types in which checkpoints hold its weights (torch's names); groups that are not named are taken as exact.
-    `candidates`: directions that may feel no gradient, from which decay clocks are read.
+    `candidates`: directions that may feel no gradient, from which decay clocks are read. `shapes`: of each tensor that a
+    group is made of, as saved.
     """
 
     steps: tuple[int, ...]
@@ -63,3 +65,4 @@ class Statistics:
     device: str = "cpu"
     dtypes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     candidates: Candidates = field(default_factory=Candidates)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

@@ -8,50 +8,53 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from smd_analyze.errors import UsageError
+from smd_analyze.records.clocks import Clocks
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.run import Run
 from smd_analyze.records.schedule import Schedule
-from smd_analyze.schedule.clock_decay import fill_from_clocks
+from smd_analyze.schedule.clock_apply import Facts, Shrinkage, apply_clocks
+from smd_analyze.schedule.clock_findings import clock_findings, no_longer_missing
+from smd_analyze.schedule.clock_readings import readings
 from smd_analyze.schedule.found import facts, group_names
+from smd_analyze.schedule.gap_findings import gap_findings, groups_differ
 from smd_analyze.schedule.logs import Logged, logged_for
 from smd_analyze.schedule.rows import COLUMNS, GroupRows, Row, group_rows
 from smd_analyze.schedule.settings import CallerSettings, read_settings
-from smd_analyze.schedule.updates import OPTIMIZER_STEPS, Clock, clock
+from smd_analyze.schedule.updates import clock
 
 ALL = "all"
 POLARS = {str: pl.String, int: pl.Int64, float: pl.Float64, bool: pl.Boolean}
-REMEDY = {
-    "learning_rate": "--lr, or --settings run.toml with learning_rate or a [schedule] table",
-    "weight_decay": "--weight-decay, or --settings run.toml",
-    "optimizer": "--optimizer sgd|sgdw|adam|adamw, or --settings run.toml",
-    "momentum": "--momentum, or --settings run.toml",
-}
-NEEDED_FOR = {
-    "learning_rate": "no equilibrium and no rate can be predicted",
-    "weight_decay": "no equilibrium and no rate can be predicted",
-    "optimizer": "which update rule acted is not known, so nothing is predicted",
-    "momentum": "the angular update at equilibrium cannot be predicted",
-}
 
 
 def resolve_schedule(
-    run: Run, clocks: pl.DataFrame | None = None, settings: Mapping[str, Any] | str | Path | None = None
+    run: Run,
+    clocks: Clocks | pl.DataFrame | None = None,
+    settings: Mapping[str, Any] | str | Path | None = None,
+    *,
+    shrinkage: Shrinkage | None = None,
 ) -> Schedule:
     """Learning rate and decay that acted between checkpoints, per parameter group.
 
     The caller's `settings` (a mapping, or the path of a TOML file) win over what the checkpoints say; of the
     checkpoints, values in force win over configured ones. Σ η over an interval is that of the saved scheduler where its
     curve gives every saved learning rate; else what was logged; else the saved values are joined (`series.through`) and
-    the interval's low and high say how far that may be off. `clocks` (the `clocks` table) give Σ ηλ where files and
-    caller leave it open, and a finding where they contradict these.
+    the interval's low and high say how far that may be off. `sum_decay` is the decay that acted, by the rule in
+    `decay_rule`, summed update by update.
+
+    `clocks` (or their table) win over both for Σηλ of their own tensor and its parameter group, fill what is open
+    elsewhere by assumption, and infer SGD, with an assumed momentum, where no file says anything (`clock_apply`).
+    `shrinkage`: scale-invariant parameter → −½ Δ ln‖w‖² over each interval [I], of its fastest shrinking unit; it
+    refutes assumptions under which a tensor would shrink faster than weight decay can.
 
     Raises UsageError where `settings` cannot mean anything; gaps and conflicts are findings.
     """
     caller = read_settings(settings)
     steps = [c.step for c in run.checkpoints]
+    framework = run.checkpoints[-1].framework if run.checkpoints else ""
     ticks = clock(run.step_unit, caller.steps_per_epoch)
     _check_start(caller, steps)
     raw = list(dict.fromkeys([*run.parameter_groups, *group_names(run.checkpoints)])) or [ALL]
@@ -70,7 +73,8 @@ def resolve_schedule(
         own = caller.groups.get(glob, {}) if glob is not None else {}
         values = {**caller.values, **own}
         rate = "learning_rate" in own
-        return group_rows(steps, ticks, known[name], values, rate, caller.schedule, buffers, logged[name])
+        table = caller.schedule
+        return group_rows(steps, ticks, known[name], values, rate, table, buffers, logged[name], framework)
 
     members, of_parameter = _assign(run, raw, caller, findings)
     plain = {name: rows_of(name, None) for name in raw}
@@ -81,7 +85,7 @@ def resolve_schedule(
             parts = [rows_of(origin, name) for origin in origins]
             named[name] = _merged(parts)
             if len({_key(p) for p in parts}) > 1:
-                findings.append(_differ(name, origins, "give the keys that differ in its [groups] table"))
+                findings.append(groups_differ(name, origins, "give the keys that differ in its [groups] table"))
         elif name == "":
             agree = len({_key(p) for p in plain.values()}) == 1
             target = ALL if agree else ""
@@ -89,23 +93,29 @@ def resolve_schedule(
             of_parameter = {p: target if g == "" else g for p, g in of_parameter.items()}
             if not agree:
                 findings.append(
-                    _differ("", raw, 'say which is which with [groups."GLOB"] tables in --settings run.toml')
+                    groups_differ("", raw, 'say which is which with [groups."GLOB"] tables in --settings run.toml')
                 )
     rows = [row | {"parameter_group": name} for name, group in named.items() for row in group.rows]
     told = {n: g for n, g in named.items() if n in of_parameter.values()} or named
-    if clocks is not None and clocks.height:
-        rows, disagreements = fill_from_clocks(rows, clocks, of_parameter, ticks)
-        findings += disagreements
-        open_ = {row["parameter_group"] for row in rows if row["weight_decay"] is None and row["sum_decay"] is None}
-        told = {n: g if n in open_ else _without(g, "weight_decay") for n, g in told.items()}
-    findings += _findings(run, told, ticks)
+    found = readings(run, clocks)
+    if found and rows:
+        made = np.array([ticks.made(t) for t in steps], np.float64)
+        updates = np.diff(made) if ticks.known else np.full(len(steps) - 1, np.nan)
+        known_groups = frozenset({*run.parameter_groups, *caller.groups})
+        told_of = Facts(known_groups, updates, float(made[0]), shrinkage or {})
+        applied = apply_clocks({name: group.rows for name, group in named.items()}, of_parameter, found, told_of)
+        rows = [row | {"parameter_group": name} for name, group in applied.rows.items() for row in group]
+        of_parameter = applied.of_parameter
+        findings += clock_findings(applied, named, found, steps, updates)
+        told = {n: _without(g, no_longer_missing(applied.spoken, n)) for n, g in told.items()}
+    findings += gap_findings(run, told, ticks)
     schema = {column: POLARS[kind] for column, kind in COLUMNS.items()}
     return Schedule(pl.DataFrame(rows, schema=schema), of_parameter, run.step_unit, tuple(findings))
 
 
-def _without(group: GroupRows, key: str) -> GroupRows:
-    """The same rows with `key` no longer counted as missing."""
-    return replace(group, missing=tuple(m for m in group.missing if m != key))
+def _without(group: GroupRows, keys: Sequence[str]) -> GroupRows:
+    """The same rows with `keys` no longer counted as missing."""
+    return replace(group, missing=tuple(m for m in group.missing if m not in keys))
 
 
 def _check_start(caller: CallerSettings, steps: Sequence[int]) -> None:
@@ -164,61 +174,3 @@ def _merged(parts: Sequence[GroupRows]) -> GroupRows:
     codes = tuple(dict.fromkeys(c for p in parts for c in p.codes))
     assumed = tuple(dict.fromkeys(a for p in parts for a in p.assumed))
     return GroupRows(tuple(rows), missing, codes, assumed, first.conflicts)
-
-
-def _differ(name: str, origins: Sequence[str], remedy: str) -> Finding:
-    where = f"parameters matched by {name!r}" if name else "parameters in no known parameter group"
-    return Finding(
-        "parameter-groups-differ", "warning", where,
-        f"they may belong to {len(origins)} parameter groups ({', '.join(origins)}) whose hyperparameters differ; "
-        "what differs is left out",
-        remedy,
-    )  # fmt: skip
-
-
-def _findings(run: Run, named: Mapping[str, GroupRows], ticks: Clock) -> list[Finding]:
-    """One finding per kind of gap or conflict, naming the groups it concerns."""
-    found: list[Finding] = []
-    for key, remedy in REMEDY.items():
-        lacking = [n for n, g in named.items() if key in g.missing]
-        if not lacking:
-            continue
-        of = "" if len(lacking) == len(named) else f" of {', '.join(n or 'some parameters' for n in lacking)}"
-        unknown = [n for n in lacking if "schedule-unknown" in named[n].codes] if key == "learning_rate" else []
-        why = (
-            ": a learning rate and a schedule are configured, but no checkpoint says what was in force"
-            if unknown
-            else ""
-        )
-        message = f"the {key.replace('_', ' ')}{of} is not in the files{why}; {NEEDED_FOR[key]}"
-        found.append(Finding(f"missing-{key.replace('_', '-')}", "warning", run.path, message, remedy))
-    if any("configured-only" in g.codes for g in named.values()):
-        message = "the learning rate is the configured one; no checkpoint says that it was in force throughout"
-        found.append(Finding("configured-learning-rate", "note", run.path, message, REMEDY["learning_rate"]))
-    if any("schedule-state-disagrees" in g.codes for g in named.values()):
-        message = (
-            "the saved scheduler's curve does not give the saved learning rates; "
-            "these alone are used, joined between the checkpoints"
-        )
-        found.append(Finding("schedule-state-disagrees", "note", run.path, message, REMEDY["learning_rate"]))
-    assumed = list(dict.fromkeys(a for g in named.values() for a in g.assumed))
-    if assumed:
-        message = f"not said anywhere, so torch's default is assumed: {', '.join(assumed)}"
-        found.append(Finding("default-assumed", "note", run.path, message, "--momentum, --beta1, --beta2"))
-    conflicts: dict[tuple[str, str], list[str]] = {}
-    for name, group in named.items():
-        for key, sentence in group.conflicts.items():
-            conflicts.setdefault((key, sentence), []).append(name)
-    for (key, sentence), names in conflicts.items():
-        if not sentence.startswith("the caller") and len(names) < len(named):
-            continue  # the configured value is in force in another group: [0.1, 0.0] is one decay and its exceptions
-        where = run.path if len(names) == len(named) else f"{run.path}: parameter group {', '.join(names)}"
-        found.append(Finding("conflict", "note", where, f"{key}: {sentence}"))
-    if not ticks.known and len(run.checkpoints) > 1:
-        message = (
-            f"steps count {run.step_unit}, and how many {OPTIMIZER_STEPS} one has is not known: "
-            "sums over the updates between checkpoints are left out"
-        )
-        remedy = "--steps-per-epoch N, or --step-pattern 'REGEX' if a number in the file names is the step"
-        found.append(Finding("steps-unknown", "warning", run.path, message, remedy))
-    return found

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
 from smd_analyze.schedule import names
+from smd_analyze.schedule.decay_rules import CAUTIOUS, RULES, decay_series, largest_rate, rule_of
 from smd_analyze.schedule.found import Found, GroupFacts
 from smd_analyze.schedule.logs import Logged
 from smd_analyze.schedule.rate import learning_rate
 from smd_analyze.schedule.series import SAME, Series, constant, through
 from smd_analyze.schedule.settings import ScheduleTable, Value
 from smd_analyze.schedule.updates import Clock
+from smd_analyze.schedule.velocity import rate_in_velocity
 
 Row = dict[str, Any]
 COLUMNS: dict[str, type] = {
@@ -23,19 +25,25 @@ COLUMNS: dict[str, type] = {
     "learning_rate_first": float, "learning_rate_last": float, "learning_rate_last_low": float,
     "learning_rate_last_high": float, "learning_rate_changes": bool,
     "weight_decay": float, "momentum": float, "dampening": float, "nesterov": bool,
-    "beta1": float, "beta2": float, "eps": float, "decoupled": bool, "source": str,
+    "beta1": float, "beta2": float, "eps": float, "decoupled": bool, "decay_rule": str, "rate_in_velocity": bool,
+    "momentum_assumed": bool, "source": str,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class GroupRows:
-    """Rows without a name yet, what is missing or was assumed (words), and conflicts (key → sentence)."""
+    """Rows without a name yet, what is missing or was assumed (words), and conflicts (key → sentence).
+
+    `under_rules()`: rule → Σ decay of each interval if that rule were in force, with the same λ (1 where unknown); NaN
+    where the learning rate is not known.
+    """
 
     rows: tuple[Row, ...]
     missing: tuple[str, ...] = ()
     codes: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     conflicts: Mapping[str, str] = field(default_factory=dict)
+    under_rules: Callable[[], Mapping[str, Sequence[float]]] = dict
 
 
 def group_rows(
@@ -47,10 +55,11 @@ def group_rows(
     table: ScheduleTable | None,
     has_momentum_buffer: bool,
     logged: Mapping[str, Logged] | None = None,
+    framework: str = "",
 ) -> GroupRows:
     """One row per interval between consecutive `steps`; `values` are the caller's words for this group.
 
-    `logged`: hyperparameter → what the trainer logged of it.
+    `logged`: hyperparameter → what the trainer logged of it. `framework`: the trainer that wrote the checkpoints.
     """
     logged = logged or {}
     optimizer, decoupled, optimizer_source = _optimizer(facts, values)
@@ -70,17 +79,29 @@ def group_rows(
     nesterov = _switch("nesterov", facts, values)
     if nesterov is None and optimizer is not None:
         nesterov = False
-    origin = _origin(sources)
-    rows = tuple(
-        _row(a, b, clock, rate.series, numbers)
-        | {"optimizer": optimizer, "decoupled": decoupled, "nesterov": nesterov, "source": origin}
-        for a, b in zip(steps, steps[1:], strict=False)
-    )
+    rule = str(values.get("decay_rule") or rule_of(framework, optimizer))
+    inside = values.get("rate_in_velocity", rate_in_velocity(framework, facts.words.get("optimizer", ("", ""))[0]))
+    words = {
+        "optimizer": optimizer, "decoupled": decoupled, "nesterov": nesterov, "source": _origin(sources),
+        "decay_rule": rule, "momentum_assumed": False,
+        "rate_in_velocity": None if optimizer not in (None, "sgd", "sgdw") else inside,
+    }  # fmt: skip
+    spans = list(zip(steps, steps[1:], strict=False))
+    begun = max((v for v, s in facts.configured.get("learning_rate", ()) if s.endswith("initial_lr")), default=0.0)
+    largest = largest_rate(rate.series, clock.made(steps[-1]), begun) if steps else float("nan")
+    decay = decay_series(rule, rate.series, numbers["weight_decay"], largest)
+    rows = tuple(_row(a, b, clock, rate.series, numbers, decay) | words for a, b in spans)
+
+    def under_rules() -> dict[str, list[float]]:
+        lam = numbers["weight_decay"] or constant(1.0)
+        made = {r: decay_series(r, rate.series, lam, largest) for r in RULES if r != CAUTIOUS}
+        return {r: [s.total(*_span(clock, a, b))[0] for a, b in spans] for r, s in made.items() if s is not None}
+
     known = {"learning_rate": rate.series, "weight_decay": numbers["weight_decay"], "optimizer": optimizer}
     if optimizer in ("sgd", "sgdw", "muon"):
         known["momentum"] = numbers["momentum"]
     missing = tuple(key for key, value in known.items() if value is None)
-    return GroupRows(rows, missing, rate.codes, tuple(assumed), _conflicts(facts, values, table))
+    return GroupRows(rows, missing, rate.codes, tuple(assumed), _conflicts(facts, values, table), under_rules)
 
 
 def _optimizer(facts: GroupFacts, values: Mapping[str, Value]) -> tuple[str | None, bool | None, str]:
@@ -127,13 +148,23 @@ def _origin(sources: Mapping[str, str]) -> str:
     return "; ".join(dict.fromkeys(part for source in used for part in source.split("; ")))
 
 
-def _row(a: int, b: int, clock: Clock, rate: Series | None, numbers: Mapping[str, Series | None]) -> Row:
-    """The numbers of one interval; null where they are not known."""
-    first, last = clock.made(a) + 1, max(clock.made(b), clock.made(a) + 1)
+def _span(clock: Clock, a: int, b: int) -> tuple[int, int]:
+    """First and last update between two checkpoints."""
+    return clock.made(a) + 1, max(clock.made(b), clock.made(a) + 1)
+
+
+def _row(
+    a: int, b: int, clock: Clock, rate: Series | None, numbers: Mapping[str, Series | None], decay: Series | None
+) -> Row:
+    """The numbers of one interval; null where they are not known. `decay`: of each update."""
+    first, last = _span(clock, a, b)
     row: Row = dict.fromkeys(COLUMNS)
     row |= {"step_from": a, "step_to": b}
     for key, series in numbers.items():
         row[key] = None if series is None else _known(0.5 * (series.at(first) + series.at(last)))
+    countable = clock.known and b > a
+    if decay is not None and countable:
+        row |= dict(zip(("sum_decay", "sum_decay_low", "sum_decay_high"), _ends(decay, first, last), strict=True))
     total = None if rate is None else rate.total(first, last)
     if rate is None or total is None or not isfinite(sum(total)):  # a log that does not reach as far
         return row
@@ -141,16 +172,20 @@ def _row(a: int, b: int, clock: Clock, rate: Series | None, numbers: Mapping[str
     row |= {"learning_rate_first": eta_first, "learning_rate_last": eta_last}
     row |= dict(zip(("learning_rate_last_low", "learning_rate_last_high"), rate.ends(last), strict=True))
     changes = abs(eta_first - eta_last) > SAME * max(eta_first, eta_last)
-    if clock.known and b > a:
+    if countable:
         row |= dict(zip(("sum_learning_rate", "sum_learning_rate_low", "sum_learning_rate_high"), total, strict=True))
         flat = (last - first + 1) * eta_first
         changes = changes or max(abs(t - flat) for t in total) > SAME * max(flat, total[0])
-        decay = numbers["weight_decay"]
-        if decay is not None:
-            total = map(_known, rate.total(first, last, decay))
-            row |= dict(zip(("sum_decay", "sum_decay_low", "sum_decay_high"), total, strict=True))
     row["learning_rate_changes"] = changes
     return row
+
+
+def _ends(series: Series, first: int, last: int) -> tuple[float | None, float | None, float | None]:
+    """Σ with its ends, null where unknown; a Σ that is only bounded has its ends alone."""
+    best, low, high = series.total(first, last)
+    if not isfinite(best):
+        low, high = (Series(end, end, end).total(first, last)[0] for end in (series.low, series.high))
+    return _known(best), _known(low), _known(high)
 
 
 def _known(value: float) -> float | None:

@@ -22,14 +22,12 @@ class Series:
     low: Function
     high: Function
 
-    def total(self, first: int, last: int, factor: Series | None = None) -> tuple[float, float, float]:
-        """Σ over updates first … last of this series, times `factor` where given: (best, low, high)."""
+    def total(self, first: int, last: int) -> tuple[float, float, float]:
+        """Σ over updates first … last: (best, low, high)."""
         sums = np.zeros(3)
         for begin in range(first, last + 1, CHUNK):
             u = np.arange(begin, min(begin + CHUNK, last + 1), dtype=float)
             values = np.array([self.best(u), self.low(u), self.high(u)])
-            if factor is not None:
-                values *= np.array([factor.best(u), factor.low(u), factor.high(u)])
             sums += values.sum(axis=1)
         return float(sums[0]), float(min(sums[0], sums[1])), float(max(sums[0], sums[2]))
 

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from smd_analyze.errors import UsageError
+from smd_analyze.schedule.decay_rules import ALIASES as RULES
+from smd_analyze.schedule.decay_rules import rule_named
 from smd_analyze.schedule.names import DEFAULTS, OTHERS, normal
 
 Value = float | bool | str
 
 ALIASES = {"lr": "learning_rate"}
-WORDS = ("optimizer",)
-SWITCHES = ("nesterov", "decoupled")
+WORDS = ("optimizer", "decay_rule")
+SWITCHES = ("nesterov", "decoupled", "rate_in_velocity")
 BOUNDS: dict[str, tuple[float, float, str]] = {
     "learning_rate": (0.0, math.inf, "a number >= 0"),
     "weight_decay": (0.0, math.inf, "a number >= 0"),
@@ -126,13 +128,7 @@ def _values(table: Mapping[str, Any], where: str, extra: Sequence[str] = ()) -> 
         if name in values:
             raise UsageError(f"{where}: {key!r} says learning_rate a second time; give one of lr and learning_rate")
         if name in WORDS:
-            if not isinstance(value, str) or not value.strip():
-                raise UsageError(
-                    f"{where}: {key} = {value!r} is not allowed; a name such as 'sgd' or 'adamw' is needed"
-                )
-            if normal(value) not in (*DEFAULTS, *OTHERS):
-                raise UsageError(f"{where}: {key} = {value!r} is not known; one of {', '.join(DEFAULTS)} is needed")
-            values[name] = value
+            values[name] = _word(name, value, f"{where}: {key}")
         elif name in SWITCHES:
             if not isinstance(value, bool):
                 raise UsageError(f"{where}: {key} = {value!r} is not allowed; true or false is needed")
@@ -153,6 +149,21 @@ def _values(table: Mapping[str, Any], where: str, extra: Sequence[str] = ()) -> 
             "drop one of them, or name the optimizer 'adam' or 'sgd'"
         )
     return values
+
+
+def _word(name: str, value: Any, where: str) -> str:
+    """The optimizer as it was written, or the decay rule in full."""
+    example = "a name such as 'sgd' or 'adamw'" if name == "optimizer" else f"one of {', '.join(RULES)}"
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f"{where} = {value!r} is not allowed; {example} is needed")
+    if name == "decay_rule":
+        rule = rule_named(value)
+        if rule is None:
+            raise UsageError(f"{where} = {value!r} is not known; {example} is needed")
+        return rule
+    if normal(value) not in (*DEFAULTS, *OTHERS):
+        raise UsageError(f"{where} = {value!r} is not known; one of {', '.join(DEFAULTS)} is needed")
+    return value
 
 
 def _number(value: Any, where: str, low: float, high: float, allowed: str) -> float:

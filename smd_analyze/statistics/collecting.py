@@ -9,6 +9,7 @@ import numpy as np
 
 from smd_analyze.records.group import Group
 from smd_analyze.records.statistics import UnitStore
+from smd_analyze.statistics.ledger import Ledger
 from smd_analyze.statistics.plan import SUMS, Item, Plan, Span
 from smd_analyze.statistics.sums import ChunkSums
 
@@ -48,7 +49,8 @@ class _Block:
 class Collector:
     """Adds results in the order in which they are given: the same bits however many workers made them.
 
-    size: units of a block. awaited: [G] elements that make up one unit of a group.
+    size: units of a block. awaited: [G] elements that make up one unit of a group. ledger: takes what is kept for decay
+    clocks.
     """
 
     groups: Sequence[Group]
@@ -56,12 +58,15 @@ class Collector:
     totals: Totals
     size: int
     awaited: np.ndarray
+    ledger: Ledger
     open: dict[tuple[int, int], _Block] = field(default_factory=dict)
 
     def add(self, result: ChunkSums) -> None:
         """Take over one item's sums."""
         item, steps = result.item, slice(result.item.begin, result.item.end)
         for number, span in enumerate(item.chunk.spans):
+            if span.group < 0:
+                continue
             self.totals.sums[span.group, FIRST_DD:, steps] += result.firsts[:, :, number].T
             self.totals.nonfinite[span.group, steps] += result.nonfinite[:, number]
             self._first(span.group, item.chunk.first)
@@ -71,6 +76,7 @@ class Collector:
                 self.totals.spoilt[at] = self.totals.spoilt.get(at, 0) + int(result.nonfinite[row, number])
         for at, message in result.problems:
             self.totals.problems.setdefault((item.chunk.spans[0].parameter, at), message)
+        self.ledger.add(result)
 
     def _first(self, group: int, first: int) -> None:
         if self.totals.first[group] < 0:
@@ -121,7 +127,7 @@ def collector(plan: Plan, groups: Sequence[Group], checkpoints: int, store: Unit
         np.zeros((len(groups), checkpoints), np.int64),
     )
     totals.sums[sorted(plan.found.unmeasured)] = np.nan
-    return Collector(groups, store, totals, size, awaited)
+    return Collector(groups, store, totals, size, awaited, Ledger(checkpoints))
 
 
 def _emptied(squares: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Saved optimizer directions: Σ d² and Σ w·d of every unit, wherever a checkpoint holds the optimizer's state.
+"""Saved optimizer directions: Σ d², Σ w·d and Σ √v̂ of every unit, wherever a checkpoint holds the optimizer's state.
 
 One checkpoint's buffer gives the angle of its last step, whatever the distance to the next checkpoint.
 """
@@ -34,7 +34,7 @@ def measure_directions(
     tell: Callable[[float, str], None],
     far: FarFiles | None = None,
 ) -> list[Finding]:
-    """Put kind "updates", uu and wu [2, T, units], for every group whose members all have a direction somewhere.
+    """Put kind "updates", uu, wu and ss [3, T, units] (without ss unless Adam's), for every group whose members all have a direction somewhere.
 
     NaN at checkpoints that hold none. Memory: one tensor, or a block of it where its bytes lie raw, and the sums. `far`
     reads the files whose paths are URLs.
@@ -47,7 +47,7 @@ def measure_directions(
         numbers = {path: number for number, path in enumerate(files.paths)}
 
         def work(group: Group) -> tuple[np.ndarray, dict[str, str]]:
-            sums, why = np.full((2, len(run.checkpoints), group.units), np.nan), {}
+            sums, why = np.full((3, len(run.checkpoints), group.units), np.nan), {}
             for t, checkpoint in enumerate(run.checkpoints):
                 found = _group(checkpoint, group, names, files, numbers)
                 if isinstance(found, str):
@@ -59,7 +59,8 @@ def measure_directions(
         for done, (group, (sums, why)) in enumerate(zip(groups, in_order(work, groups, workers), strict=True)):
             reasons = {**why, **reasons}
             if np.isfinite(sums).any():
-                store.put("updates", group.name, group.units, 0, sums)
+                kept = sums if np.isfinite(sums[2]).any() else sums[:2]
+                store.put("updates", group.name, group.units, 0, kept)
             tell((done + 1) / len(groups), "reading optimizer states")
         problems = list(files.problems.values())
     return problems + [Finding("direction-unknown", "note", where, text) for text, where in reasons.items()]
@@ -82,8 +83,8 @@ def _paths(run: Run, groups: Sequence[Group]) -> dict[str, tuple[int, int] | Non
 def _group(
     checkpoint: Checkpoint, group: Group, names: dict[str, str], files: Files, numbers: dict[str, int]
 ) -> np.ndarray | str | None:
-    """uu and wu [2, units] of a group at one checkpoint; why not, in words; None where there is no state at all."""
-    sums = np.zeros((2, group.units))
+    """uu, wu and ss [3, units] of a group at one checkpoint; why not, in words; None where there is no state at all."""
+    sums = np.zeros((3, group.units))
     for member in group.members:
         weights = checkpoint.parameters.get(member.parameter)
         try:
@@ -97,6 +98,8 @@ def _group(
             seen = _seen(weights, member, group.units)
             if not seen or not all(_add(v, weights, found, files, numbers, sums) for v in seen):
                 return None
+            if found.second is None:
+                sums[2] = np.nan
         except (SmdError, OSError, ValueError, EOFError) as error:
             return f"the optimizer's state cannot be read: {error}"
     return sums
@@ -111,7 +114,7 @@ def _seen(weights: LazyTensor, member: Member, units: int) -> tuple[View, ...]:
 def _add(
     seen: View, weights: LazyTensor, found: Direction, files: Files, numbers: dict[str, int], sums: np.ndarray
 ) -> bool:
-    """Add a member's uu and wu to sums [2, units], block by block. False if a file gave out."""
+    """Add a member's uu, wu and ss to sums [3, units], block by block. False if a file gave out."""
     from smd_analyze.statistics import kernels  # numba: half a second, for those who measure only
 
     tensors = [weights, found.first] + ([found.second] if found.second is not None else [])

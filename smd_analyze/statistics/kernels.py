@@ -13,7 +13,7 @@ FASTMATH = {"reassoc", "contract", "nsz", "arcp"}  # vector sums; NaN and infini
 COLUMNS = 512  # units whose sums stay in the first-level cache while rows pass by
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
+def compiled(function: Callable[..., Any]) -> Any:
     """Compile at the first call, and keep the machine code on disk where there is a place for it."""
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": FASTMATH}
     try:
@@ -32,21 +32,21 @@ def _half(_context: Any, _bits: Any) -> Any:
     return types.float32(types.uint16), generate
 
 
-@_compiled
+@compiled
 def widen_bfloat16(bits: np.ndarray, out: np.ndarray) -> None:
     """uint16 bits of bfloat16 [n] to uint32 bits of float32 [n]."""
     for i in range(bits.size):
         out[i] = np.uint32(bits[i]) << np.uint32(16)
 
 
-@_compiled
+@compiled
 def widen_float16(bits: np.ndarray, out: np.ndarray) -> None:
     """uint16 bits of float16 [n] to float32 [n]."""
     for i in range(bits.size):
         out[i] = _half(bits[i])  # pyright: ignore[reportCallIssue]
 
 
-@_compiled
+@compiled
 def add_up(
     table: np.ndarray, first: np.ndarray, before: np.ndarray, now: np.ndarray, sums: np.ndarray, firsts: np.ndarray
 ) -> None:
@@ -105,7 +105,7 @@ def add_up(
         firsts[1, span] += fv
 
 
-@_compiled
+@compiled
 def add_direction(
     table: np.ndarray,
     weights: np.ndarray,
@@ -116,7 +116,7 @@ def add_direction(
     eps: float,
     sums: np.ndarray,
 ) -> None:
-    """Add Σ d² and Σ w·d of some elements to sums [2, units], in float64.
+    """Add Σ d², Σ w·d and Σ root·√v of some elements to sums [3, units], in float64.
 
     d = scale·m / (root·√v + eps), or scale·m if `root` is zero (then v is not looked at).
     table: [S, 6] int64: start, rows, stride, units, run, first unit. The arrays: [elements] of one float dtype.
@@ -130,6 +130,7 @@ def add_direction(
                 w, m, v = weights[o : o + run], first_moment[o : o + run], second_moment[o : o + run]
                 uu = 0.0
                 wu = 0.0
+                ss = 0.0
                 if root == 0.0:
                     for j in range(run):
                         d = scale * np.float64(m[j])
@@ -137,8 +138,11 @@ def add_direction(
                         wu += d * np.float64(w[j])
                 else:
                     for j in range(run):
-                        d = scale * np.float64(m[j]) / (root * np.sqrt(np.float64(v[j])) + eps)
+                        size = root * np.sqrt(np.float64(v[j]))
+                        d = scale * np.float64(m[j]) / (size + eps)
+                        ss += size
                         uu += d * d
                         wu += d * np.float64(w[j])
                 sums[0, unit + u] += uu
                 sums[1, unit + u] += wu
+                sums[2, unit + u] += ss

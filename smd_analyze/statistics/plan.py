@@ -7,18 +7,18 @@ every byte is read once and a unit's whole history is in hand when its chunk is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
 
 from smd_analyze.records.group import Group
 from smd_analyze.records.run import LazyTensor, Run
+from smd_analyze.statistics.looks import Look, look
 from smd_analyze.statistics.segments import Rectangle, rectangles
-from smd_analyze.statistics.sources import RAW, Source, Sources, find_sources
+from smd_analyze.statistics.sources import RAW, SMALL, Source, Sources, find_sources
 
 CHUNK = 1024 * 1024
-SMALL = 1024 * 1024  # a checkpoint up to this size is read whole
 GAP = 32 * 1024  # bytes of others that are read along rather than read around
 SUMS = 8 * 1024 * 1024  # bytes of sums that a worker may hold
 FEWEST_STEPS = 8
@@ -27,7 +27,10 @@ FEWEST_ITEMS = 8
 
 @dataclass(frozen=True)
 class Span:
-    """Units `unit` … `unit`+`units` of group number `group`, from `parameter`: slots from `slot` on."""
+    """Units `unit` … `unit`+`units` of group number `group`, from `parameter`: slots from `slot` on.
+
+    Group −1 is nobody's: a tensor that is only looked at for decay clocks, as one unit.
+    """
 
     group: int
     parameter: str
@@ -44,6 +47,7 @@ class Chunk:
     table: [S, 7] int64, one row per rectangle: start, rows, stride, units, run, slot, span.
     tensors: for what does not lie raw, the one tensor to ask in each checkpoint; `elements` is then its size.
     first: the first checkpoint that has them, to which angles from the first refer.
+    looks: what is kept of them for decay clocks, in `columns` numbers at each checkpoint, and of `turn_slots` slices.
     """
 
     dtype: str
@@ -56,6 +60,9 @@ class Chunk:
     slots: int
     first: int
     tensors: tuple[LazyTensor | None, ...] = ()
+    looks: tuple[Look, ...] = ()
+    columns: int = 0
+    turn_slots: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -110,7 +117,7 @@ def items(plan: Plan) -> Iterator[Item]:
             most = max(4 * FEWEST_STEPS, -(-plan.checkpoints * len(chunks) // FEWEST_ITEMS))
     for chunk in chunks:
         if chunk.spans:
-            steps = min(most, max(FEWEST_STEPS, SUMS // (24 * chunk.slots)))
+            steps = min(most, max(FEWEST_STEPS, SUMS // (24 * chunk.slots + 8 * chunk.columns)))
             count = -(-plan.checkpoints // steps)
             for part in range(count):
                 yield Item(chunk, plan.checkpoints * part // count, plan.checkpoints * (part + 1) // count)
@@ -138,10 +145,9 @@ def _chunks(sources: Sequence[Source], chunk_bytes: int, gap_bytes: int) -> Iter
     """Consecutive pieces of tensors, cut between units where a chunk can hold one."""
     now: _Open | None = None
     for source in sources:
-        begin = min(use.seen.reach[0] for use in source.uses)
-        stop = max(use.seen.reach[1] for use in source.uses)
+        begin, stop = source.reach
         most = max(1, chunk_bytes // source.item)
-        grain = source.uses[0].seen.grain
+        grain = source.uses[0].seen.grain if source.uses else (0, 1)
         while begin < stop:
             at = now.distance(source, begin) if now else None
             if now and at is not None:
@@ -170,46 +176,71 @@ def _cut(grain: tuple[int, int], begin: int, end: int, stop: int) -> int:
 
 
 def _close(now: _Open) -> Chunk:
-    table: list[tuple[int, ...]] = []
-    spans: list[Span] = []
-    slots = 0
+    made = _Making()
     elements = 0
     for source, begin, end in now.pieces:
         at = now.distance(source, begin) or 0
-        slots = _place_uses(source, begin, end, at, table, spans, slots)
+        made.add(source, begin, end, at)
         elements = max(elements, at + end - begin)
-    first, skip = int(np.argmax(now.source.files >= 0)), now.begin * now.source.item
-    array = np.array(table, np.int64).reshape(-1, 7)
+    source = now.source
+    first, skip = int(np.argmax(source.files >= 0)), now.begin * source.item
     return Chunk(
-        now.source.dtype, elements, now.source.files, now.source.offsets, skip, array, tuple(spans), slots, first
-    )
+        source.dtype, elements, source.files, source.offsets, skip, made.array, tuple(made.spans), made.slots, first,
+        (), tuple(made.looks), made.columns, made.turn_slots,
+    )  # fmt: skip
 
 
-def _place_uses(
-    source: Source, begin: int, end: int, at: int, table: list[tuple[int, ...]], spans: list[Span], slots: int
-) -> int:
-    """Add the rectangles of a piece for every member that uses it; returns the number of slots so far."""
-    for use in source.uses:
-        found: list[Rectangle] = rectangles(use.seen, begin, end)
-        if not found:
-            continue
-        unit = min(r.unit for r in found)
-        units = max(r.unit + r.units for r in found) - unit
-        spans.append(Span(use.group, source.parameter, unit, units, slots))
-        for r in found:
-            table.append((at + r.start, r.rows, r.stride, r.units, r.run, slots + r.unit - unit, len(spans) - 1))
-        slots += units
-    return slots
+@dataclass
+class _Making:
+    """The table, spans and looks of a chunk while pieces are added to it."""
+
+    table: list[tuple[int, ...]] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    slots: int = 0
+    columns: int = 0
+    turn_slots: int = 0
+
+    @property
+    def array(self) -> np.ndarray:
+        return np.array(self.table, np.int64).reshape(-1, 7)
+
+    def add(self, source: Source, begin: int, end: int, at: int) -> None:
+        """Add the rectangles of elements begin … end for every member that uses them, and the look at them."""
+        whole: list[int] = []
+        for use in source.uses:
+            found: list[Rectangle] = rectangles(use.seen, begin, end)
+            if not found:
+                continue
+            unit = min(r.unit for r in found)
+            units = max(r.unit + r.units for r in found) - unit
+            if use.group == source.whole:
+                whole.append(len(self.spans))
+            self.spans.append(Span(use.group, source.parameter, unit, units, self.slots))
+            for r in found:
+                row = (at + r.start, r.rows, r.stride, r.units, r.run, self.slots + r.unit - unit, len(self.spans) - 1)
+                self.table.append(row)
+            self.slots += units
+        if source.look is None:
+            return
+        if source.whole is None:
+            whole.append(len(self.spans))
+            self.table.append((at, 1, end - begin, 1, end - begin, self.slots, len(self.spans)))
+            self.spans.append(Span(-1, source.parameter, 0, 1, self.slots))
+            self.slots += 1
+        seen, self.columns, self.turn_slots = look(
+            source.look, begin, end, at, tuple(whole), self.columns, self.turn_slots
+        )
+        self.looks.append(seen)
 
 
 def _generic(source: Source) -> Chunk:
     """A tensor that does not lie raw: one chunk, asked of the tensor itself."""
-    table: list[tuple[int, ...]] = []
-    spans: list[Span] = []
-    slots = _place_uses(source, 0, source.numel, 0, table, spans, 0)
+    made = _Making()
+    made.add(source, 0, source.numel, 0)
     there = np.array([0 if tensor is not None else -1 for tensor in source.tensors])
     first = int(np.argmax(there >= 0))
-    array = np.array(table, np.int64).reshape(-1, 7)
     return Chunk(
-        source.dtype, source.numel, there, source.offsets, 0, array, tuple(spans), slots, first, source.tensors
-    )
+        source.dtype, source.numel, there, source.offsets, 0, made.array, tuple(made.spans), made.slots, first,
+        source.tensors, tuple(made.looks), made.columns, made.turn_slots,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""In which types the checkpoints hold the weights: what their rounding hides depends on it."""
+"""In which types and shapes the checkpoints hold the weights."""
 
 from collections.abc import Iterable
 
@@ -7,9 +7,21 @@ from smd_analyze.records.run import Run
 
 
 def saved_types(run: Run, groups: Iterable[Group]) -> dict[str, tuple[str, ...]]:
-    """Of each group the types (torch's names, sorted) of its members over all checkpoints."""
+    """Of each group the types (torch's names, sorted) of its members over all checkpoints.
+
+    What rounding hides depends on them.
+    """
     kinds: dict[str, set[str]] = {}
     for checkpoint in run.checkpoints:
         for name, tensor in checkpoint.parameters.items():
             kinds.setdefault(name, set()).add(tensor.dtype)
     return {g.name: tuple(sorted({t for m in g.members for t in kinds.get(m.parameter, ())})) for g in groups}
+
+
+def saved_shapes(run: Run, groups: Iterable[Group]) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor that belongs to a group, as the last checkpoint that holds it saved it."""
+    wanted = {member.parameter for group in groups for member in group.members}
+    found: dict[str, tuple[int, ...]] = {}
+    for checkpoint in run.checkpoints:
+        found |= {name: tensor.shape for name, tensor in checkpoint.parameters.items() if name in wanted}
+    return found

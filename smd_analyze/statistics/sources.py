@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -12,9 +12,11 @@ from smd_analyze.records.finding import Finding
 from smd_analyze.records.group import Group
 from smd_analyze.records.run import LazyTensor, Run
 from smd_analyze.statistics.segments import View, views
+from smd_analyze.statistics.subjects import OPEN_SUMS, Subject, longest, subject, wanted
 
 RAW = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}  # read as bytes; every other dtype goes through read()
 INTEGERS = ("int", "uint", "bool")
+SMALL = 1024 * 1024  # a model up to this size is read whole from each checkpoint
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Source:
     """A tensor through the run. `tensors[t]` is None where checkpoint t lacks it.
 
     files, offsets: [T] where its bytes lie if it is `raw`: number of the path (-1: absent) and position.
+    look: how it is looked at for decay clocks, None if it is not. whole: a group whose uses hold each element once, so
+    that their sums are the tensor's.
     """
 
     parameter: str
@@ -40,6 +44,15 @@ class Source:
     offsets: np.ndarray
     uses: tuple[Use, ...]
     raw: bool
+    look: Subject | None = None
+    whole: int | None = None
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """First element that is wanted and the one after the last."""
+        if self.look is not None:
+            return 0, self.numel
+        return min(use.seen.reach[0] for use in self.uses), max(use.seen.reach[1] for use in self.uses)
 
     @property
     def item(self) -> int:
@@ -93,7 +106,44 @@ def find_sources(run: Run, groups: Sequence[Group]) -> Sources:
         if kept:
             sources.append(_source(name, tensors, prod(shape or ()), kept, paths))
     findings += _absent(run, sources)
+    if len(run.checkpoints) > 1:
+        sources = _looked_at(run, groups, sources, histories, paths)
     return Sources(tuple(sources), tuple(paths), frozenset(lost), tuple(findings))
+
+
+def _looked_at(
+    run: Run,
+    groups: Sequence[Group],
+    sources: Sequence[Source],
+    histories: dict[str, tuple[tuple[LazyTensor | None, ...], tuple[int, ...] | None]],
+    paths: dict[str, int],
+) -> list[Source]:
+    """The sources, and vectors that are no group's, with what is looked for in each for decay clocks."""
+    known = {source.parameter: source for source in sources}
+    small = sum(4 * source.numel for source in sources) <= SMALL
+    names = dict(wanted(run, groups))
+    most = longest(len(run.checkpoints), len(names) + len(known) if small else OPEN_SUMS)
+    found = dict(known)
+    for name, member in names.items():
+        tensors, shape = histories.get(name) or _history(run, name, [])
+        look = subject(name, tensors, shape, member, most) if shape is not None else None
+        if look is not None:
+            source = known.get(name) or _source(name, tensors, look.numel, (), paths)
+            found[name] = replace(source, look=look, whole=_whole(source))
+    return list(found.values())
+
+
+def _whole(source: Source) -> int | None:
+    """A group whose uses hold each element of the tensor once; None if there is none that clearly does."""
+    for group in dict.fromkeys(use.group for use in source.uses):
+        seen = sorted((use.seen for use in source.uses if use.group == group), key=lambda view: view.lead)
+        apart = all(
+            b.row == a.row and b.rows == a.rows and b.lead >= a.lead + a.units * a.run
+            for a, b in zip(seen, seen[1:], strict=False)
+        )
+        if apart and sum(view.rows * view.units * view.run for view in seen) == source.numel:
+            return group
+    return None
 
 
 def _history(

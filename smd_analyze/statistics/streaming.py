@@ -15,12 +15,14 @@ from smd_analyze.records.group import Group
 from smd_analyze.records.run import Run
 from smd_analyze.records.statistics import Statistics, UnitSeries, UnitStore
 from smd_analyze.statistics import findings, reading, tables
+from smd_analyze.statistics.candidates import candidates
 from smd_analyze.statistics.collecting import collector
 from smd_analyze.statistics.directions import measure_directions
 from smd_analyze.statistics.parallel import in_order
 from smd_analyze.statistics.plan import CHUNK, Item, Plan, items, make_plan
 from smd_analyze.statistics.reading import FAR_READERS, FarFiles, Files, is_far
-from smd_analyze.statistics.saved_types import saved_types
+from smd_analyze.statistics.saved_types import saved_shapes, saved_types
+from smd_analyze.statistics.second_look import second_look
 from smd_analyze.statistics.sums import ChunkSums, Scratch, sum_item
 
 Progress = Callable[[float, str], None]
@@ -47,7 +49,8 @@ def measure(
         run: the checkpoints, in the order of training.
         groups: what is analysed.
         store: takes each unit's sums, kind "weights": vv, dd, dv [3, T, units] as in UnitSeries, NaN where a checkpoint
-            lacks the tensor; kind "updates": uu, wu [2, T, units] where an optimizer's direction was saved.
+            lacks the tensor; kind "updates": uu, wu and, of Adam, ss [2 or 3, T, units] where an optimizer's
+            direction was saved.
         device: "cpu", "cuda", or "auto": the CPU, unless there is much to do and a GPU.
         workers: threads that read and add.
         progress: called with (fraction done, what is being done).
@@ -74,6 +77,8 @@ def measure(
             gather.add(result)
             done += result.item.chunk.nbytes * (result.item.end - result.item.begin)
             tell(share * min(1.0, done / total), f"measured {done / 1e9:.2f} of {total / 1e9:.2f} GB")
+        screened, sources = gather.ledger.screened, plan.found.sources
+        slices = second_look(screened, sources, files, workers, lambda: tell(share, "looking for decay clocks"))
         files.check_again()
     about_updates = measure_directions(
         run, groups, store, workers, lambda done, what: tell(share + (1 - share) * done, what), far
@@ -90,6 +95,8 @@ def measure(
         findings=tuple(dict.fromkeys([*plan.found.findings, *files.problems.values(), *found, *about_updates])),
         device=place,
         dtypes=saved_types(run, groups),
+        candidates=candidates(screened, slices, sources, files),
+        shapes=saved_shapes(run, groups),
     )
 
 

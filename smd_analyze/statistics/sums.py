@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 
 from smd_analyze.errors import SmdError
+from smd_analyze.statistics.looking import Looked, Looking
 from smd_analyze.statistics.numbers import decode
 from smd_analyze.statistics.plan import Chunk, Item
 from smd_analyze.statistics.reading import PAGE, Files
@@ -28,7 +29,7 @@ class ChunkSums:
 
     sums: [T, 3, slots] float64, vv, dd, dv of every unit; NaN where the chunk (for dd, dv: or its predecessor) is
     missing. firsts: [T, 2, spans], dd and dv against the first checkpoint. nonfinite: [T, spans] elements.
-    problems: (checkpoint, message) of tensors that could not be read through `read()`.
+    problems: (checkpoint, message) of tensors that could not be read through `read()`. looked: for decay clocks.
     """
 
     item: Item
@@ -36,6 +37,7 @@ class ChunkSums:
     firsts: np.ndarray
     nonfinite: np.ndarray
     problems: tuple[tuple[int, str], ...] = ()
+    looked: Looked | None = None
 
 
 @dataclass
@@ -80,10 +82,13 @@ def _sum(
     chunk, steps = item.chunk, item.end - item.begin
     sums = np.empty((steps, 3, chunk.slots))
     firsts = np.empty((steps, 2, len(chunk.spans)))
+    looking = Looking(item) if chunk.looks else None
     first = before = None
     if chunk.first < item.begin:
         first = fetch(chunk.first, 0)
         first = None if first is None else keep(first)
+    if looking and looking.before is not None:
+        looking.see(looking.before, first if looking.before == chunk.first else fetch(looking.before, 0))
     if item.begin > 0:
         before = fetch(item.begin - 1, (item.begin - 1) & 1)
     for t in range(item.begin, item.end):
@@ -106,8 +111,11 @@ def _sum(
                 sums[row, 1:] = np.nan
             if first is None:
                 firsts[row] = np.nan
+        if looking:
+            looking.see(t, now)
         before = now
-    return ChunkSums(item, sums, firsts, count_nonfinite(item, sums, fetch), tuple(problems))
+    looked = looking.looked() if looking else None
+    return ChunkSums(item, sums, firsts, count_nonfinite(item, sums, fetch), tuple(problems), looked)
 
 
 def count_nonfinite(item: Item, sums: np.ndarray, fetch: Fetch) -> np.ndarray:

@@ -63,7 +63,8 @@ def blank_files(plan: Plan, files: Files, totals: Totals) -> dict[int, np.ndarra
         bad = np.isin(item.chunk.files, spoilt) if not item.chunk.tensors else None
         if bad is not None and bad.any():
             for span in item.chunk.spans:
-                lost[span.group] = lost.get(span.group, False) | bad
+                if span.group >= 0:
+                    lost[span.group] = lost.get(span.group, False) | bad
     for group, bad in lost.items():
         sums = totals.sums[group]
         sums[:, bad] = np.nan

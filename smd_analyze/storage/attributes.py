@@ -18,6 +18,7 @@ TITLES = {
     "statistics": "norms and angles of every group at every checkpoint; no hyperparameter enters",
     "clocks": "one row per decay clock and interval: weight decay read off directions that feel no gradient",
     "schedule": "one row per parameter group and interval: the learning rate and decay that acted",
+    "stages": "one row per parameter group and stage between learning-rate changes: could the norm equilibrate at all?",
     "angular_updates": "one row per group, interval and method: angle turned by one optimizer step",
     "predictions": "what theory expects of every group at every checkpoint",
     "fits": "one row per group (or unit) and fitted quantity",
@@ -56,6 +57,8 @@ WORDS = {
     "learning_rate_changes": "the learning rate changes within the interval",
     "clock": "name of the decay clock",
     "functional": "which part of the parameter feels no gradient",
+    "clocks.kind": "moving, no decay, or at most: only the upper end says something",
+    "clocks.evidence": "what the clock's rate rests on",
     "method": "how the row's numbers were obtained",
     "independent": "independent of the theory it is compared with",
     "unit": "output unit",
@@ -79,7 +82,7 @@ def attributes(table: str, column: str, columns: Sequence[str] = ()) -> dict[str
     """
     known = quantity(column, table)
     if known is None:
-        meaning = WORDS.get(column, column.replace("_", " "))
+        meaning = WORDS.get(f"{table}.{column}") or WORDS.get(column, column.replace("_", " "))
         found = {"units": "1", "long_name": meaning, "source": "smd-analyze"}
     else:
         end = next((f", {_END_NAMES[e]}" for e in ENDS if column.endswith(e) and column != known.name), "")

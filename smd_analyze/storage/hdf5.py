@@ -21,6 +21,7 @@ from smd_analyze.storage.units import read_units, write_units
 SCHEMA = 1
 FILE_TYPE = "smd-analyze report"
 MATRICES = ("statistics", "predictions")
+LATER = ("stages",)  # tables that reports of this schema may lack
 OWN = ("file_type", "schema_version", "verdict")  # root attributes that are not provenance
 
 
@@ -95,7 +96,7 @@ def load(path: str | os.PathLike[str]) -> Report:
     try:
         with h5py.File(place, "r", locking="best-effort") as file:
             _check(file.attrs, str(path))
-            tables = {name: read_table(file[name]) for name in TABLES}
+            tables = {name: read_table(file[name]) for name in TABLES if name in file or name not in LATER}
             words = {name: str(value) for name, value in file.attrs.items() if name not in OWN}
             verdict = str(file.attrs["verdict"])
     except (OSError, KeyError, RuntimeError) as error:

@@ -19,7 +19,7 @@ from smd_analyze.storage.columns import plain
 from smd_analyze.storage.layout import dimension, variable
 from smd_analyze.storage.sink import create
 
-SERIES = ("vv", "dd", "dv", "uu", "wu")
+SERIES = ("vv", "dd", "dv", "uu", "wu", "ss")
 CHUNK = 1 << 17  # elements of a chunk of the store: 1 MiB
 
 

@@ -1,8 +1,7 @@
 r"""Adam with L2 decay in the gradient (torch.optim.Adam's `weight_decay`).
 
 g' = g + λw enters m and v, then w ← w − η m̂/(√v̂ + ε). Here the equilibrium depends on the size of the gradients,
-L = E‖g̃‖² [loss²], and on the number of elements d. Weights alone do not give L, so no prediction is made from
-checkpoints; the closed forms serve who knows L.
+L = E‖g̃‖² [loss²], and on the number of elements d. Weights alone do not give L; Adam's saved second moment does.
 Assumed: isotropic zero-mean gradients, β₂ → 1, ε → 0.
 """
 
@@ -12,6 +11,10 @@ import numpy.typing as npt
 from smd_analyze.theory.autoregression import Floats, correlation
 
 SOURCE = "Adam with L2 decay in the gradient: equilibrium depends on the gradients' size, which weights do not tell"
+SOURCE_STATE = (
+    "θ*² = 2x_e(1−β₁)/(1+β₁) with x_e = ηλ√(nd/L) at ‖w‖* = (η√(dL)/(2λ))^⅓, Adam with L2 decay in the gradient, "
+    "√(dL) = ‖w‖Σ√v̂ from the saved second moment (derived; zero-mean gradients)"
+)
 
 
 def equilibrium_norm(
@@ -53,3 +56,41 @@ def cosine(effective: npt.ArrayLike, beta1: npt.ArrayLike, lag: npt.ArrayLike) -
 def relaxation_rate(effective: npt.ArrayLike) -> Floats:
     """3x_e [1/step]: rate at which ‖w‖² returns to equilibrium from nearby (the equation is not linear far away)."""
     return 3 * np.asarray(effective, np.float64)
+
+
+def gradient_from_state(squared_norm: npt.ArrayLike, root_sum: npt.ArrayLike, numel: npt.ArrayLike) -> Floats:
+    r"""L [loss²] of a unit as these formulas need it, from Adam's second moment: L = n(Σ√v̂)²/d.
+
+    Args: n = ‖w‖² [weight²], `root_sum` = Σ√v̂ over the unit's d elements [loss/weight], d = `numel`.
+    For isotropic gradients this is n Σv̂. Where elements differ, each balances at w_i² = η√v̂_i/(2λ): Σ√v̂ is what their
+    sum asks for. The decay that is in v̂ adds x_e/4 to it, which is neglected.
+    """
+    root = np.asarray(root_sum, np.float64)
+    return np.asarray(squared_norm) * root * root / np.asarray(numel)
+
+
+def squared_norm_after(
+    squared_norm: npt.ArrayLike, learning_rate: float, weight_decay: float, gradient: npt.ArrayLike, numel: float,
+    steps: float,
+) -> Floats:  # fmt: skip
+    r"""‖w‖² after some steps of constant η and λ, from dn/dt = η²d − 2ηλ√(d/L) n^{3/2} (fourth-order Runge–Kutta).
+
+    Args: n [weight²] and L [loss²] of the same shape, d elements each. Accuracy: that of the equation, 1 % once v̂ has
+    settled. Source: quasi-linear update, x_e(n) as in `effective_decay`.
+    """
+    n, size = np.asarray(squared_norm, np.float64), np.asarray(gradient, np.float64)
+    source, pull = learning_rate**2 * numel, 2 * learning_rate * weight_decay * np.sqrt(numel / size)
+    level = (source / pull) ** (2 / 3)
+    fastest = float((1.5 * pull * np.sqrt(np.maximum(n, level))).max()) * steps
+    count = int(min(max(np.ceil(fastest / 0.2), 1), 10_000))
+    h = steps / count
+
+    def slope(y: Floats) -> Floats:
+        return source - pull * np.maximum(y, 0) ** 1.5
+
+    for _ in range(count):
+        k1 = slope(n)
+        k2 = slope(n + h / 2 * k1)
+        k3 = slope(n + h / 2 * k2)
+        n = n + h / 6 * (k1 + 2 * k2 + 2 * k3 + slope(n + h * k3))
+    return n

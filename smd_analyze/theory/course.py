@@ -1,17 +1,23 @@
 """The schedule as theory reads it: arrays per parameter group, aligned with the checkpoints."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from smd_analyze.records.group import Group
 from smd_analyze.records.schedule import Schedule
+from smd_analyze.records.statistics import Statistics
+from smd_analyze.theory import adam_l2
 from smd_analyze.theory.autoregression import Floats
 from smd_analyze.theory.laws import Law, law_of, saved_direction_was_update
 
 INVARIANT = ("invariant", "jointly invariant")
 KNOWN = 0.1  # width, over its value, up to which a learning rate is known well enough for an equilibrium
+NO_ROW = "no schedule for this interval"
+USUAL = "learning rate × weight decay"  # the schedule's `decay_rule` that needs no word
 PIECES = 64  # an interval whose learning rate changes is cut into at most this many pieces of constant η
 NUMBERS = (
     "sum_learning_rate", "sum_decay", "sum_decay_low", "sum_decay_high", "momentum", "dampening", "beta1", "beta2",
@@ -23,11 +29,14 @@ NUMBERS = (
 class Course:
     """What acted on one parameter group. Arrays [T]: entry i is the interval that ends at checkpoint i; entry 0 is NaN.
 
+    A lone checkpoint has T = 2: its row of the schedule, if there is one, is entry 1 and tells of its own update.
     `steps`: as recorded; `direct`: they are optimizer steps. `lengths`: optimizer steps per interval, NaN if unknown;
     `made`: optimizer steps made at each checkpoint. `laws[i]` is a Law or the reason why there is none.
     `rate_*`: learning rates as the gradient felt them (times 1 − dampening), NaN where unknown; if no learning rate is
     known at all, ηλ stands in for η (`rate_known` False) and L is in units of λ². `raw_*`: η as in the file.
     `decay`, `_low`, `_high`: Σηλ; `decay_first`, `_last`: ηλ of one update; `weight_decay`: λ. `momentum`: α or β₁.
+    `exponent`: ηλ goes as this power of η within an interval (1 as usual, 0 for decay that η does not scale, 2 AdamC).
+    `in_velocity`: the velocity holds the learning rate (Keras, TF). `assumed`: what the numbers rest on, in words.
     `changes`: the learning rate changed within the interval. `uncertain`: it did, and which one made the last update is
     not known to KNOWN (`decay_last` is NaN). `raw_low`, `raw_high` bound `raw_last`.
     `buffered`: see laws.saved_direction_was_update.
@@ -57,6 +66,9 @@ class Course:
     changes: np.ndarray
     uncertain: np.ndarray
     buffered: np.ndarray
+    exponent: Floats
+    in_velocity: np.ndarray
+    assumed: tuple[str, ...]
 
     def update_at(self, i: int) -> int:
         """The interval whose numbers made checkpoint i: its own, or the first one for the first checkpoint."""
@@ -89,9 +101,17 @@ class Course:
         An interval that changes between constant neighbours is a step drop; any other change is a smooth curve from
         the first to the last learning rate.
         """
-        k, mean, x = self.lengths[i], self.rate_mean[i], self.decay[i] / self.lengths[i]
-        first, last = self.rate_first[i], self.rate_last[i]
-        plain = np.array([mean]), np.array([x]), np.array([k])
+        k, x = self.lengths[i], self.decay[i] / self.lengths[i]
+        rates, counts = self._rates(i)
+        if len(rates) == 1:
+            return rates, np.array([x]), counts
+        shape = rates ** self.exponent[i]
+        return rates, shape * (x * k / (shape * counts).sum()), counts
+
+    def _rates(self, i: int) -> tuple[Floats, Floats]:
+        """Learning rates of the pieces of interval i, and how many steps each lasts."""
+        k, mean, first, last = self.lengths[i], self.rate_mean[i], self.rate_first[i], self.rate_last[i]
+        plain = np.array([mean]), np.array([k])
         if not self.changes[i] or not np.isfinite(first) or not np.isfinite(last) or first == last or mean <= 0:
             return plain
         share = (mean - last) / (first - last)  # of the way, how much the first value holds on average
@@ -99,19 +119,24 @@ class Course:
             return plain
         neighbours = [j for j in (i - 1, i + 1) if 1 <= j < len(self.steps)]
         if neighbours and not any(self.changes[j] for j in neighbours):
-            counts, rates = k * np.array([share, 1 - share]), np.array([first, last])
-        else:
-            m = int(min(k, PIECES))
-            edges = np.linspace(0, 1, m + 1)
-            power = 1 / share - 1  # last + (first−last)(1−u)^power has the right mean
-            integral = -((1 - edges) ** (power + 1)) / (power + 1)
-            rates = last + (first - last) * np.diff(integral) * m
-            counts = np.full(m, k / m)
-        return rates, rates * (x / mean), counts
+            return np.array([first, last]), k * np.array([share, 1 - share])
+        m = int(min(k, PIECES))
+        edges = np.linspace(0, 1, m + 1)
+        power = 1 / share - 1  # last + (first−last)(1−u)^power has the right mean
+        integral = -((1 - edges) ** (power + 1)) / (power + 1)
+        return last + (first - last) * np.diff(integral) * m, np.full(m, k / m)
 
 
-def course_of(schedule: Schedule, parameter_group: str, steps: tuple[int, ...]) -> Course:
-    """Align the rows of one parameter group with the checkpoints' steps; intervals without a row are NaN."""
+def course_of(
+    schedule: Schedule, parameter_group: str, steps: tuple[int, ...], shape: tuple[int, int] | None = None
+) -> Course:
+    """Align the rows of one parameter group with the checkpoints' steps; intervals without a row are NaN.
+
+    `shape`: rows and columns of the group's matrix, for optimizers whose update depends on it. A lone checkpoint takes
+    the row from its step to its step.
+    """
+    lone = len(steps) == 1
+    steps = steps * 2 if lone else steps
     frame = schedule.table.filter(pl.col("parameter_group") == parameter_group)
     rows = {(row["step_from"], row["step_to"]): row for row in frame.iter_rows(named=True)}
     found = [rows.get(pair) for pair in zip(steps[:-1], steps[1:], strict=True)]
@@ -119,15 +144,17 @@ def course_of(schedule: Schedule, parameter_group: str, steps: tuple[int, ...]) 
     for name in NUMBERS:
         values = [np.nan] + [np.nan if row is None or row[name] is None else float(row[name]) for row in found]
         column[name] = np.array(values)
-    names = ["no schedule for this interval" if row is None else None for row in found]
-    laws = [
-        gap or law_of(row["optimizer"], row["nesterov"], row["decoupled"]) if row else str(gap)
-        for row, gap in zip(found, names, strict=True)
-    ]
+    laws = [_law(row, shape) if row else NO_ROW for row in found]
     coupled = np.array([False] + [isinstance(law, Law) and law.coupled for law in laws])
-    adam = np.array([False] + [isinstance(law, Law) and law.power == 2 for law in laws])
+    adam = [law == adam_l2.SOURCE or (isinstance(law, Law) and law.momentum_word == "beta1") for law in laws]
+    if lone:
+        known = np.isfinite(column["learning_rate_last"])
+        column["learning_rate_first"] = np.where(
+            known, column["learning_rate_last"], column["learning_rate_first"]
+        )
     direct = schedule.step_unit == "optimizer steps"
     lengths = np.diff(np.array(steps, np.float64), prepend=np.nan)
+    lengths[lengths == 0] = np.nan  # a lone checkpoint
     changes = np.array([False] + [bool(row and row["learning_rate_changes"]) for row in found])
     bounds = np.array([column["learning_rate_last"]] * 2)
     for i, row in enumerate(found, start=1):
@@ -139,7 +166,10 @@ def course_of(schedule: Schedule, parameter_group: str, steps: tuple[int, ...]) 
     lengths = lengths * per_step
 
     sums, rate_last = column["sum_learning_rate"], column["learning_rate_last"]
-    decay = np.where(np.isnan(column["sum_decay"]), column["weight_decay"] * sums, column["sum_decay"])
+    exponent = np.array([1.0] + [_exponent((row or {}).get("decay_rule")) for row in found])
+    usual = np.array([True] + [(row or {}).get("decay_rule") in (None, "", USUAL) for row in found])
+    configured = np.where(usual, column["weight_decay"], np.nan)
+    decay = np.where(np.isnan(column["sum_decay"]), configured * sums, column["sum_decay"])
     # λ = 0 needs no learning rate
     decay = np.where(np.isnan(decay) & (column["weight_decay"] == 0), 0.0, decay)
     rate_known = bool((np.isfinite(sums) | np.isfinite(rate_last)).any())
@@ -148,13 +178,15 @@ def course_of(schedule: Schedule, parameter_group: str, steps: tuple[int, ...]) 
     decay = decay * slowed
     mean, first, last = (damping * v for v in (sums / lengths, column["learning_rate_first"], rate_last))
     # λ in force: what the sums say wins over the coefficient
-    lam = np.divide(decay, sums, out=slowed * column["weight_decay"], where=sums > 0)
+    lam = np.divide(decay, sums, out=slowed * configured, where=sums > 0)
     once = lam * column["learning_rate_first"], lam * rate_last
+    alone = np.where(np.isnan(decay), column["weight_decay"], decay / lengths)
+    once = (np.where(exponent == 0, alone, x) for x in once)
     decay_first, decay_last = (np.where(np.isnan(x), decay / lengths, x) for x in once)
     decay_last = np.where(uncertain, np.nan, decay_last)
     if not rate_known:  # nothing but the decay is known: ηλ stands in for η
         mean = first = last = np.where(decay > 0, decay / lengths, np.nan)
-    return Course(
+    course = Course(
         steps=np.array(steps, np.float64),
         direct=direct,
         laws=("", *laws),
@@ -174,14 +206,51 @@ def course_of(schedule: Schedule, parameter_group: str, steps: tuple[int, ...]) 
         decay_first=decay_first,
         decay_last=decay_last,
         weight_decay=lam,
-        momentum=np.where(adam, column["beta1"], column["momentum"]),
+        momentum=np.where([False, *adam], column["beta1"], column["momentum"]),
         beta2=column["beta2"],
         changes=changes,
         uncertain=uncertain,
         buffered=np.array(
             [False] + [bool(row) and saved_direction_was_update(row["optimizer"], row["nesterov"]) for row in found]
         ),
+        exponent=exponent,
+        in_velocity=np.array([False] + [bool((row or {}).get("rate_in_velocity")) for row in found]),
+        assumed=("", *(_assumed(row) if row else "" for row in found)),
     )
+    return _with_square(course) if (exponent == 2).any() else course
+
+
+def _law(row: Mapping[str, Any], shape: tuple[int, int] | None) -> Law | str:
+    """The law of one row of the schedule."""
+    return law_of(
+        row["optimizer"], row["nesterov"], row["decoupled"], beta2=row["beta2"], shape=shape,
+        decay_rule=row.get("decay_rule"), adjustment=row.get("adjust_lr"),
+    )  # fmt: skip
+
+
+def _exponent(rule: str | None) -> float:
+    """The power of η that the decay per step goes with, by the schedule's `decay_rule`."""
+    if "alone" in (rule or ""):
+        return 0.0
+    return 2.0 if "²" in (rule or "") else 1.0
+
+
+def _with_square(course: Course) -> Course:
+    """The decay of single updates where it goes as η²."""
+    first, last = course.decay_first.copy(), course.decay_last.copy()
+    for i in np.flatnonzero(course.exponent == 2):
+        rates, counts = course._rates(int(i))
+        scale = course.decay[i] / (rates**2 * counts).sum()
+        first[i], last[i] = scale * course.rate_first[i] ** 2, scale * course.rate_last[i] ** 2
+    return replace(course, decay_first=first, decay_last=np.where(course.uncertain, np.nan, last))
+
+
+def _assumed(row: Mapping[str, Any]) -> str:
+    """What is assumed in a row of the schedule, in its own words; "" if nothing."""
+    words = [part for part in (row["source"] or "").split("; ") if "assum" in part]
+    if row.get("momentum_assumed") and not any("momentum" in part for part in words):
+        words.append(f"momentum {row['momentum']:g} assumed" if row["momentum"] is not None else "momentum assumed")
+    return "; ".join(words)
 
 
 def _updates_per_step(column: dict[str, Floats], lengths: Floats, changes: np.ndarray) -> float:
@@ -202,6 +271,44 @@ def parameter_group_of(group: Group, schedule: Schedule) -> str | None:
     return first if all(_same(schedule.table, first, other) for other in others) else None
 
 
+def courses(stats: Statistics, schedule: Schedule) -> Callable[[Group], Course | None]:
+    """A function that gives a group's course (None: its members belong to parameter groups that differ), each made once.
+
+    Groups of one parameter group share a course, unless the optimizer's update depends on the matrix's shape.
+    """
+    made: dict[tuple[str, tuple[int, int] | None], Course] = {}
+    by_shape = {
+        row["parameter_group"]
+        for row in schedule.table.select("parameter_group", "optimizer").unique().iter_rows(named=True)
+        if (row["optimizer"] or "").lower() == "muon"
+    }
+
+    def course(group: Group) -> Course | None:
+        name = parameter_group_of(group, schedule)
+        if name is None:
+            return None
+        key = name, matrix_shape(group, stats.shapes) if name in by_shape else None
+        if key not in made:
+            made[key] = course_of(schedule, name, stats.steps, key[1])
+        return made[key]
+
+    return course
+
+
+def matrix_shape(group: Group, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int] | None:
+    """Rows and columns of the matrix that a group is, or is part of; None if unknown or if members differ.
+
+    Tensors of more dimensions are seen as their first one by all others, as Muon does.
+    """
+    found = {shapes.get(member.parameter, ()) for member in group.members}
+    if len(found) != 1:
+        return None
+    shape = found.pop()
+    if len(shape) < 2 or 0 in shape:
+        return None
+    return shape[0], int(np.prod(shape[1:]))
+
+
 def _same(table: pl.DataFrame, a: str, b: str) -> bool:
     """Whether two parameter groups have one optimizer, learning rate, decay and momentum all along."""
     rows = [
@@ -217,3 +324,15 @@ def standing(group: Group) -> str:
         known = "not scale-invariant" if group.status == "not invariant" else "not known to be scale-invariant"
         return f"reference only: {known}"
     return "if invariant" if group.evidence == "guessed" else ""
+
+
+def reference(group: Group, law: Law | None) -> str:
+    """What is known of how far theory holds for weights that are not scale-invariant, in words; "" if they are."""
+    if group.status in INVARIANT or law is None:
+        return ""
+    if law.power == 2:
+        return (
+            "without invariance gradients may also push along the weights; where these average out the balance is the "
+            "same (Kosson et al. 2023, arXiv:2305.17212)"
+        )
+    return "without invariance gradients also push along the weights and do not shrink as they grow: trends, not levels"

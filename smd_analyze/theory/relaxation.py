@@ -1,15 +1,15 @@
 """How the norm moves under a whole schedule: interval by interval, and the correction that momentum asks for.
 
-The linear variable Y (‖w‖⁴ for the SGD family, ‖w‖² for AdamW) obeys Y_{i+1} = Φ_i Y_i + M B_i in the mean, M the
-unit's L = E‖g̃‖² (SGD family) or its number of elements (AdamW).
+The linear variable Y (‖w‖⁴ for the SGD family, ‖w‖² for AdamW, Lion and Muon) obeys Y_{i+1} = Φ_i Y_i + M B_i in the
+mean, M the unit's L = E‖g̃‖² (SGD family) or its number of elements (the others).
 """
 
 import numpy as np
 
-from smd_analyze.theory import adamw, sgd
+from smd_analyze.theory import sgd
 from smd_analyze.theory.autoregression import Floats
 from smd_analyze.theory.course import Course
-from smd_analyze.theory.laws import Law
+from smd_analyze.theory.laws import Formula, Law
 
 GRID = np.exp(np.linspace(-7, 7, 41))  # starting norms² relative to the run's own scale
 WORTHWHILE = 1e-3  # momentum number A from which the linear map of the SGD family is worth correcting
@@ -20,11 +20,11 @@ def one_step(law: Law, rate: Floats, decay: Floats, momentum: float) -> tuple[Fl
     r"""Factor f, source b and noise c of one step: Y' = fY + Mb, Var Y' = Vc.
 
     SGD family, with x_e and η_e = η/(1−α): $q = (1-x_e)^2,\ f = q^2,\ b = \eta_e^2(1+q),\ c = 4q^2\eta_e^4$
-    (fixed point exact for α = 0). AdamW: $f = (1-x)^2,\ b = \eta^2K$, c is not used.
+    (fixed point exact for α = 0). AdamW, Lion, Muon: $f = (1-x)^2,\ b = \eta^2\Gamma(x)$, c is not used.
     Args: η, x = ηλ [1/step] arrays, α or β₁.
     """
-    if law.power == 2:
-        return (1 - decay) ** 2, rate**2 * adamw.noise_gain(decay, momentum), np.zeros_like(rate)
+    if law.gain is not None:
+        return (1 - decay) ** 2, rate**2 * law.gain(decay, momentum), np.zeros_like(rate)
     slow = decay * law.amplification(momentum)
     fast, q = rate / (1 - momentum), (1 - slow) ** 2
     return q * q, fast**2 * (1 + q), 4 * q * q * fast**4
@@ -54,14 +54,16 @@ def interval_maps(course: Course) -> tuple[Floats, Floats, Floats]:
 
 
 def sgd_moments(
-    law: Law, pieces: list[tuple[Floats, Floats, Floats]], momenta: Floats, start: Floats, fresh: bool
-) -> Floats:
+    law: Law, pieces: list[tuple[Floats, Floats, Floats]], momenta: Floats, start: Floats, fresh: bool,
+    in_velocity: bool = False,
+) -> Floats:  # fmt: skip
     r"""Three-moment mean map: ‖w‖² after each interval, for starts `start` (array) and L = 1.
 
     State n = ‖w‖², p = ⟨w,v⟩, s = ‖v‖²; with ‖g‖² = L/n and ⟨g,v⟩ = 0,
     $\langle w,v'\rangle = \alpha p+\lambda n,\ s' = \alpha^2 s + 1/n + \lambda^2 n + 2\alpha\lambda p,\
     n' = n - 2\eta\langle w,v'\rangle + \eta^2 s',\ p' = \langle w,v'\rangle - \eta s'$; Nesterov and decoupled alike.
-    L ≠ 1: n/√L is a function of n₀/√L. `fresh`: buffers empty at the start, else quasi-static.
+    L ≠ 1: n/√L is a function of n₀/√L. `fresh`: buffers empty at the start, else quasi-static. `in_velocity`: the
+    buffer holds the learning rate (v ← αv − ηg', w ← w + v in Keras, TF and Caffe): when η changes, v/η changes with it.
     Returns: [intervals, starts]. Within 0.5 % of simulation up to A = 0.1.
     """
     n = np.array(start, np.float64)
@@ -71,13 +73,16 @@ def sgd_moments(
     s = np.zeros_like(n) if fresh else 1 / (n * (1 - a * a))
     stretch = 1 - a * a + a if law.nesterov else 1.0
     p = np.zeros_like(n) if fresh else (lam * n - rates[0] * s * stretch) / (1 - a)
-    out = []
+    held, out = 0.0, []
     for (rates, decays, counts), alpha in zip(pieces, momenta, strict=True):
         a = float(alpha)
         for rate, decay, count in zip(rates, decays, _whole(counts), strict=True):
             eta = float(rate)
             lam = float(decay) / eta if law.coupled and eta > 0 else 0.0
             keep = 1.0 if law.coupled else 1 - float(decay)
+            if in_velocity and eta > 0 and count:
+                ratio = held / eta if held else 1.0
+                held, p, s = eta, p * ratio, s * ratio**2
             for _ in range(count):
                 gg = 1 / n + lam * lam * n
                 wv = a * p + lam * n
@@ -98,27 +103,27 @@ def sgd_moments(
 
 
 def adamw_moments(
-    pieces: list[tuple[Floats, Floats, Floats]], beta1: Floats, beta2: Floats, start: Floats, fresh: bool
+    gain: Formula, pieces: list[tuple[Floats, Floats, Floats]], beta1: Floats, beta2: Floats, start: Floats, fresh: bool
 ) -> Floats:
     r"""Two-state mean map of AdamW: ‖w‖²/d after each interval, for starts `start` = n₀/d (array).
 
-    $V \leftarrow \beta_2 V + (1-\beta_2)/n,\ n \leftarrow (1-x)^2 n + \eta^2 K/(nV)$ per element, V in units of the
+    $V \leftarrow \beta_2 V + (1-\beta_2)/n,\ n \leftarrow (1-x)^2 n + \eta^2\Gamma/(nV)$ per element, V in units of the
     unit gradient's second moment. `fresh`: v̂ starts empty and is bias-corrected, else V starts at 1/n.
-    Returns: [intervals, starts]. 0.5 % after a drop of the learning rate; it misses the norm that the first 3/(1−β₁)
+    `gain(x, β₁)` = Γ. Returns: [intervals, starts]. 0.5 % after a drop of the learning rate; it misses the norm that the first 3/(1−β₁)
     steps of a run add.
     """
     n = np.array(start, np.float64)
     v, weight = 1 / n, 0.0 if fresh else 1.0  # weight: 1 − β₂ᵗ of the bias correction
     out = []
     for (rates, decays, counts), b1, b2 in zip(pieces, beta1, beta2, strict=True):
-        gains = rates**2 * adamw.noise_gain(decays, b1)
-        for gain, decay, count in zip(gains, decays, _whole(counts), strict=True):
+        gains = rates**2 * gain(decays, b1)
+        for added, decay, count in zip(gains, decays, _whole(counts), strict=True):
             keep = (1 - float(decay)) ** 2
             for _ in range(count):
                 inverse = 1 / n
                 weight = 1 - b2 * (1 - weight)
                 v = v + (1 - b2) / weight * (inverse - v)
-                n = keep * n + gain * inverse / v
+                n = keep * n + added * inverse / v
         out.append(n)
     return np.array(out)
 
@@ -149,15 +154,16 @@ def correction(course: Course, phi: Floats, b: Floats) -> tuple[Floats, Floats] 
         return None
     grid = GRID * scale ** (2 / law.power)
     fresh = bool(course.steps[0] == 0)
-    if law.power == 2:
-        if np.isnan(course.beta2[1:]).any():
+    if law.gain is not None:
+        if not law.lagging or np.isnan(course.beta2[1:]).any():
             return None
-        followed = adamw_moments(pieces, course.momentum[1:], course.beta2[1:], grid, fresh)
+        followed = adamw_moments(law.gain, pieces, course.momentum[1:], course.beta2[1:], grid, fresh)
     else:
         number = sgd.momentum_number(course.decay[1:] / course.lengths[1:], course.momentum[1:])
-        if number.max() < WORTHWHILE:
+        held = bool(course.in_velocity[1:].all())
+        if number.max() < WORTHWHILE and not (held and course.changes[1:].any()):
             return None
-        followed = sgd_moments(law, pieces, course.momentum[1:], grid, fresh)
+        followed = sgd_moments(law, pieces, course.momentum[1:], grid, fresh, held)
     linear = grid ** (law.power / 2)
     ratios = [np.ones_like(grid)]
     for f, s, y in zip(phi[1:], b[1:], followed, strict=True):

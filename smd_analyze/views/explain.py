@@ -16,6 +16,7 @@ import polars as pl
 from smd_analyze.errors import UsageError
 from smd_analyze.records.report import Report
 from smd_analyze.views.layers import Row
+from smd_analyze.views.stages import explain_stages
 from smd_analyze.views.text import MISSING, given, interval, number, present
 
 MILLI = 1e3
@@ -41,6 +42,7 @@ def explain_layer(report: Report, layer: str) -> str:
         _section("Angular update implied by the norms θ₁", _implied(report, name, rows)),
         _section("Angular update measured θ₁", _measured(report, name)),
         _section("Weight norm against theory", _theory(last, facts)),
+        _section("Time to equilibrium", explain_stages(report, facts)),
         _section("Estimates", _fits(report, name)),
         _section("State", [str(facts.get("state") or MISSING), *([str(a)] if (a := facts.get("advice")) else [])]),
     ]

@@ -14,6 +14,7 @@ from smd_analyze.views.findings import print_findings
 from smd_analyze.views.grid import grid
 from smd_analyze.views.inventory import print_run
 from smd_analyze.views.layers import BASES, SCREEN, Column, Row, columns, rows_of
+from smd_analyze.views.stages import lines_of_run, print_stages
 from smd_analyze.views.text import angle_scale, counted, fold, present
 from smd_analyze.views.verdicts import print_groups
 
@@ -43,6 +44,8 @@ def print_report(report: Report, console: Console, *, verbose: int = 0) -> None:
     More than 30 layers are shown kind by kind (median and range) unless `verbose`.
     """
     console.print(Text(report.verdict, style="bold"))
+    for line in lines_of_run(report):
+        console.print(Text(line))
     layers = list(report.layers.iter_rows(named=True))
     invariant = [row for row in layers if row["status"] in ("invariant", "jointly invariant")]
     others = [row for row in layers if row["status"] not in ("invariant", "jointly invariant")]
@@ -58,6 +61,8 @@ def print_report(report: Report, console: Console, *, verbose: int = 0) -> None:
     if not layers:
         console.print("No layer was analysed.")
         return
+    if verbose:
+        print_stages(report, console)
     for line in _legend(layers, invariant, bool(verbose)):
         console.print(Text(line, style="dim"))
     _print_advice(console, layers)

@@ -11,7 +11,7 @@ from smd_analyze.loading.tensors.places import Place
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.run import GraphHint, Setting
 
-STEPS, EPOCHS, TICKS = "optimizer steps", "epochs", "scheduler steps"
+STEPS, EPOCHS, TICKS, TOKENS = "optimizer steps", "epochs", "scheduler steps", "tokens"
 
 
 @dataclass(frozen=True)

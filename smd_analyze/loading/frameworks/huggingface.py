@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from smd_analyze.loading.formats.base import Document
-from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, Fact, Framework, Parts
+from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, TOKENS, Fact, Framework, Parts
 from smd_analyze.loading.frameworks.described import config_hints
 from smd_analyze.loading.frameworks.plain import (
     find_optimizers,
@@ -40,6 +40,9 @@ def read_parts(document: Document) -> Parts:
     epoch = number(get(tree, "trainer_state.epoch"))
     if epoch is not None:
         facts.append(Fact(epoch, EPOCHS, "epoch in trainer_state.json"))
+    seen = number(get(tree, "trainer_state.num_input_tokens_seen"))
+    if isinstance(seen, int | float) and seen > 0:  # 0 where they were not counted
+        facts.append(Fact(seen, TOKENS, "num_input_tokens_seen in trainer_state.json"))
     arguments = as_dict(tree.get("training_args")) or {}
     configured = {k: plain(v) for k, v in arguments.items() if isinstance(k, str)}
     total = number(get(tree, "trainer_state.max_steps"))

@@ -11,6 +11,8 @@ from smd_analyze.loading.sequences.name_numbers import Number
 from smd_analyze.loading.sequences.order_sources import Member
 from smd_analyze.loading.settings.key_words import is_rate, words
 from smd_analyze.loading.sidecars.gathering import gather
+from smd_analyze.loading.sidecars.pace import steps_per_epoch as counted_per_epoch
+from smd_analyze.loading.sidecars.pace import tokens_per_step
 from smd_analyze.loading.sidecars.timeline import Timeline, log_settings, on_time, optimizer_in, steps_in_epoch
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.run import Applies, Checkpoint, Log, Run, Setting
@@ -42,6 +44,11 @@ def with_sidecars(
     sure = steps_per_epoch or steps_in_epoch(counted, epochs)
     bare = [float(n.value) for n in named] if named and not named[0].word else None
     keras = last.framework.startswith(("keras", "tensorflow")) and run.step_unit == EPOCHS
+    run = replace(
+        run,
+        steps_per_epoch=sure or counted_per_epoch(run.step_unit, counted, members),
+        tokens_per_step=tokens_per_step(run.step_unit, counted, members),
+    )
     time = Timeline(run.step_unit, last.step, sure or steps_in_epoch(counted, bare), not sure, keras)
     more, notes = on_time(found.logs, time, run.path)
     logs += more

@@ -4,8 +4,10 @@ from fits_runs import SCALE, chain, group, quantities, schedule, statistics
 from fits_runs import angles as no_angles
 from fits_runs import predictions as no_predictions
 
-from smd_analyze.fits.drop import NOT_SEPARABLE, fit_ratio, textbook_rate
+from smd_analyze.fits.drop import fit_ratio
 from smd_analyze.fits.fitting import fit
+from smd_analyze.fits.outcomes import Outcome
+from smd_analyze.fits.rates import textbook_rate
 from smd_analyze.fits.regime import regime
 from smd_analyze.fits.window import find_window
 
@@ -90,7 +92,7 @@ def test_no_rate_without_a_change_between_constant_stretches(kind):
         steps = np.array([0, 1500, 3000])
     row = rows_for(rates, steps)["relaxation_rate"]
     assert row["value"] is None
-    assert row["outcome"] == NOT_SEPARABLE
+    assert row["outcome"] == Outcome.DRIFT.words
     assert "across a learning-rate change" in row["advice"]
 
 

@@ -50,7 +50,8 @@ def test_epochs_are_turned_into_updates():
     ("more", "words"),
     [
         ({"optimizer": None}, "optimizer unknown"), ({"decay": None}, "weight decay unknown"),
-        ({"momentum": None}, "momentum unknown"), ({"learning_rate_first": None}, "learning rate unknown"),
+        ({"momentum": None}, "momentum unknown"),
+        ({"learning_rate_first": None, "sum_decay": None}, "learning rate unknown"),
     ],
 )  # fmt: skip
 def test_gaps_are_named(more, words):

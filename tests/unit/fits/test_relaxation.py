@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from fits_runs import SCALE, chain
 
-from smd_analyze.fits.relaxation import gradient_scale, ou_ml, segment, threshold
+from smd_analyze.fits.maps import segment
+from smd_analyze.fits.ou import ou_ml, threshold
+from smd_analyze.fits.scale import gradient_scale
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "fits.json").read_text())
 

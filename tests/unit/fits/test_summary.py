@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 from fits_runs import SCALE, angles, chain, group, groups_of, predictions, quantities, schedule, statistics
 
-from smd_analyze.fits.fitting import SCHEMA, fit
+from smd_analyze.fits.context import SCHEMA
+from smd_analyze.fits.fitting import fit
 from smd_analyze.fits.summary import COLUMNS, summarise
 
 X = 5e-5

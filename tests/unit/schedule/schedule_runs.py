@@ -1,8 +1,15 @@
 """Runs built by hand: checkpoints with settings and no readable tensors."""
 
 import numpy as np
+import polars as pl
 
 from smd_analyze.records.run import Checkpoint, LazyTensor, Run, Setting
+
+CLOCKS = {
+    "clock": pl.String, "parameter": pl.String, "functional": pl.String, "step_from": pl.Int64, "step_to": pl.Int64,
+    "decay_per_step": pl.Float64, "decay_per_step_low": pl.Float64, "decay_per_step_high": pl.Float64,
+    "kind": pl.String, "directions": pl.Int64, "evidence": pl.String,
+}  # fmt: skip
 
 
 def unread() -> np.ndarray:
@@ -14,9 +21,9 @@ def setting(name, value=None, group="", kind="in force", applies="next update", 
     return Setting(name, number, text, group, kind, source, applies)
 
 
-def checkpoint(step, settings=(), parameters=("conv.weight", "norm.bias"), state=None):
-    tensors = {p: LazyTensor((2,), "float32", unread) for p in parameters}
-    return Checkpoint(step, f"{step}.pt", "torch", "plain", tensors, tuple(settings), optimizer_state=state or {})
+def checkpoint(step, settings=(), parameters=("conv.weight", "norm.bias"), state=None, framework="plain torch"):
+    tensors = {p: LazyTensor((10, 64) if p.endswith("weight") else (10,), "float32", unread) for p in parameters}
+    return Checkpoint(step, f"{step}.pt", "torch", framework, tensors, tuple(settings), optimizer_state=state or {})
 
 
 def run(*checkpoints, unit="optimizer steps", groups=None, logs=()):
@@ -47,3 +54,25 @@ def column(schedule, name, group=None):
     if group is not None:
         table = table.filter(table["parameter_group"] == group)
     return table[name].to_list()
+
+
+def clock_table(*rows):
+    """The `clocks` table of (parameter, functional, step_from, step_to, rate, relative half-width[, kind])."""
+    made = []
+    for parameter, functional, a, b, rate, wide, *kind in rows:
+        half = wide * rate if rate else wide
+        made.append(
+            {
+                "clock": f"{parameter} ({functional})", "parameter": parameter, "functional": functional,
+                "step_from": a, "step_to": b, "decay_per_step": rate, "decay_per_step_low": rate - half,
+                "decay_per_step_high": rate + half, "kind": kind[0] if kind else "moving", "directions": None,
+                "evidence": "",
+            }
+        )  # fmt: skip
+    return pl.DataFrame(made, schema=CLOCKS)
+
+
+def ticking(parameter, steps, rates, functional="sum over units", wide=1e-4, kind="moving"):
+    """Rows of one clock over every interval between `steps`."""
+    spans = zip(steps, steps[1:], rates, strict=False)
+    return [(parameter, functional, a, b, rate, wide, kind) for a, b, rate in spans]

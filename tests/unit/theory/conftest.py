@@ -107,11 +107,14 @@ def make_schedule(etas, lam, steps, optimizer="sgd", momentum=0.0, step_unit="op
             sum_decay=part.sum() * lam, momentum=momentum, source="caller", weight_decay=lam, dampening=0.0,
             nesterov=False, decoupled=optimizer in ("adamw", "sgdw"), learning_rate_first=part[0],
             learning_rate_last=part[-1], beta1=momentum, beta2=0.999,
-            learning_rate_changes=bool((part != part[0]).any()),
+            learning_rate_changes=bool((part != part[0]).any()), decay_rule="learning rate × weight decay",
+            rate_in_velocity=None, momentum_assumed=False,
         )  # fmt: skip
         rows.append(row | changes)
-    words = {"parameter_group": pl.String, "optimizer": pl.String, "source": pl.String}
-    flags = dict.fromkeys(("nesterov", "decoupled", "learning_rate_changes"), pl.Boolean)
+    words = dict.fromkeys(("parameter_group", "optimizer", "source", "decay_rule"), pl.String)
+    flags = dict.fromkeys(
+        ("nesterov", "decoupled", "learning_rate_changes", "rate_in_velocity", "momentum_assumed"), pl.Boolean
+    )
     whole = dict.fromkeys(("step_from", "step_to"), pl.Int64)
     table = pl.DataFrame(rows, schema=dict.fromkeys(NUMBERS, pl.Float64) | words | flags | whole)
     return Schedule(table, {"layer.weight": "decay"}, step_unit)

@@ -98,7 +98,7 @@ def test_the_map_of_adamw_rests_at_the_equilibrium_and_relaxes_at_its_slow_rate(
     level = float(adamw.equilibrium_squared_norm(eta, x, b1, 1.0))
     one = (np.array([eta]), np.array([x]), np.array([10000.0]))
     pair = np.array([b1, b1]), np.array([b2, b2])
-    n = relaxation.adamw_moments([one, one], *pair, level * np.array([1.0, 1.001]), fresh=False)
+    n = relaxation.adamw_moments(adamw.noise_gain, [one, one], *pair, level * np.array([1.0, 1.001]), fresh=False)
     assert n[1, 0] == pytest.approx(level, rel=1e-6)
     left = n[:, 1] - n[:, 0]
     assert np.log(left[0] / left[1]) / 10000 == pytest.approx(adamw.relaxation_rate(x, b2), rel=0.01)
@@ -130,7 +130,11 @@ def test_every_optimizer_finds_its_law(optimizer, nesterov_flag, decoupled, expe
 
 def test_no_law_is_said_in_words():
     assert laws.law_of(None, None, None) == "optimizer unknown"
-    assert laws.law_of("lion", None, True) == "no theory for optimizer lion yet"
+    assert laws.law_of("lion", None, True) == "beta2 unknown"
+    assert laws.law_of("lamb", None, True) == "no theory for optimizer lamb yet"
+    assert "shape" in str(laws.law_of("muon", None, True))
+    assert "sign" in str(laws.law_of("adamw", None, True, decay_rule="cautious"))
+    assert "decay in the gradient" in str(laws.law_of("lion", None, False, beta2=0.99))
     assert "gradients' size" in str(laws.law_of("adam", None, False))
     assert not laws.saved_direction_was_update("muon", False)
     assert not laws.saved_direction_was_update("sgd", True)

@@ -1,0 +1,1 @@
+"""Decay clocks: which directions feel no gradient, and how fast does weight decay shrink them?"""

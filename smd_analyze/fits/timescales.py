@@ -1,0 +1,124 @@
+"""Quantities intrinsic_learning_rate, steps_to_equilibrium and norm_fluctuation: what theory alone says of a group."""
+
+from __future__ import annotations
+
+from math import log, log2
+
+import numpy as np
+
+from smd_analyze.fits.context import Context, Row
+from smd_analyze.fits.outcomes import Kind
+from smd_analyze.fits.regime import FOURTH_POWER, Regime
+from smd_analyze.fits.stationary import why_not
+
+TOLERANCE = 0.1  # of ‖w‖: what counts as having arrived
+UNCERTAIN = {
+    "outcome": "learning rate of the last update unknown: it changed since the checkpoint before",
+    "kind": str(Kind.SETTINGS_MISSING), "advice": "--settings run.toml with a [schedule] table",
+}  # fmt: skip
+MOVES = {
+    "outcome": "the balance moves with the learning rate", "kind": str(Kind.RELAXING),
+    "advice": "see the stages of training (--explain)",
+}  # fmt: skip
+Ways = dict[str, str]
+
+
+def timescale_rows(c: Context) -> list[Row]:
+    """The three quantities; the last two of scale-invariant groups only."""
+    return [_intrinsic(c), *([_time_left(c), _fluctuation(c)] if c.invariant else [])]
+
+
+def last_decay(r: Regime) -> float:
+    """ηλ of the last update, before momentum amplifies it [1/step]; NaN if unknown."""
+    if not len(r.decay) or r.uncertain[-1]:
+        return np.nan
+    if r.changes[-1]:
+        return float(r.rate_last[-1] * r.weight_decay[-1])
+    return float(r.decay[-1] / r.updates[-1] / r.amplification[-1])
+
+
+def _intrinsic(c: Context) -> Row:
+    """ηλ: what alone sets the balance, and after which time (Li, Lyu & Arora 2020, arXiv:2010.02916)."""
+    name, r = "intrinsic_learning_rate", c.regime
+    value = last_decay(r)
+    if np.isfinite(value):
+        method = "learning rate × weight decay of the last update" + ("" if r.rate_known else ", from decay clocks")
+        return c.row(name, value, method=method, kind=str(Kind.ESTIMATED))
+    if len(r.uncertain) and r.uncertain[-1]:
+        return c.row(name, **UNCERTAIN)
+    said = why_not(c)
+    missing = {"outcome": "learning rate or weight decay unknown", "kind": str(Kind.SETTINGS_MISSING), "advice": ""}
+    return c.row(name, **(said if r.gap else missing))
+
+
+def _time_left(c: Context) -> Row:
+    r"""Steps (recorded ones) until ‖w‖ is within TOLERANCE of its equilibrium, if the learning rate stays.
+
+    $$ t = \frac1r \ln\frac{|s^p - 1|}{\varepsilon},\quad s = \frac{\lVert w\rVert}{\lVert w\rVert^*},\
+       \varepsilon = (1+\tau)^p - 1 \text{ from above, } 1-(1-\tau)^p \text{ from below} $$
+
+    p and the rate r are those of the linear variable ‖w‖^p (the half-lives of `predictions`), ‖w‖* is its equilibrium
+    norm. The interval comes from that of ‖w‖*; it claims no coverage. Source: Wan et al. 2021, arXiv:2006.08419.
+    """
+    name, r = "steps_to_equilibrium", c.regime
+    last = c.predicted[-1] if c.predicted else {}
+    level, norm = last.get("equilibrium_norm"), float(np.sqrt(np.nansum(c.series.vv[-1]))) if c.present else np.nan
+    rate = _last_rate(c)
+    if len(r.changes) and r.changes[-1] and not r.gap and not r.no_decay:
+        return c.row(name, **MOVES)
+    if not level or not norm > 0 or not rate > 0:
+        said = why_not(c) if r.gap or r.no_decay or c.present < 2 or c.frozen else _unknown(c)
+        return c.row(name, **said)
+    ends = [last.get(f"equilibrium_norm_{end}") for end in ("low", "high")]
+    times = [_steps(norm / x, r.power, rate) for x in (level, *ends) if x]
+    between = len(times) == 3 and (norm / ends[0] - 1) * (norm / ends[1] - 1) < 0  # the norm may be right there
+    interval = (0.0 if between else min(times), max(times)) if len(times) == 3 else (None, None)
+    basis = "predicted" if last.get("norm_basis") == "theory" else "extrapolated"
+    method = f"theory's rate {rate:.3g} per step, from ‖w‖ = {norm / level:.3g} times its {basis} equilibrium, to 10 %"
+    outcome = "within 10 % of equilibrium" if times[0] == 0 else "if learning rate and gradients stay as they are"
+    kind = Kind.SETTLED if times[0] == 0 else Kind.RELAXING
+    return c.row(name, times[0], *interval, level=None, method=method, outcome=outcome, kind=str(kind))
+
+
+def _unknown(c: Context) -> Ways:
+    """Why there is no time to equilibrium where the schedule is known."""
+    if c.regime.momentum_number > 1 / 16:
+        return {"outcome": "the norm oscillates: no single rate", "kind": str(Kind.OSCILLATING), "advice": ""}
+    words = "no equilibrium norm is predicted"
+    return {"outcome": words, "kind": str(Kind.TOO_FEW), "advice": "save the optimizer state, or more checkpoints"}
+
+
+def _last_rate(c: Context) -> float:
+    """Relaxation rate of the last interval per recorded step, from the half-lives that theory counts."""
+    if len(c.predicted) < 2:
+        return np.nan
+    a, b = c.predicted[-2:]
+    if a["half_lives"] is None or b["half_lives"] is None or b["step"] == a["step"]:
+        return np.nan
+    return (b["half_lives"] - a["half_lives"]) * log(2) / (b["step"] - a["step"])
+
+
+def _steps(start: float, power: int, rate: float) -> float:
+    """Steps from `start` = ‖w‖/‖w‖* to within TOLERANCE at `rate` per step; 0 if it is there."""
+    away = start**power - 1
+    near = (1 + TOLERANCE) ** power - 1 if away > 0 else 1 - (1 - TOLERANCE) ** power
+    return max(log2(abs(away) / near), 0.0) * log(2) / rate if away else 0.0
+
+
+def _fluctuation(c: Context) -> Row:
+    r"""Relative standard deviation of one unit's ‖w‖ at equilibrium, ½·CV·√(x_e/2), at CV = 1.
+
+    CV is that of the unit gradient's square: √(2/(d−1)) for Gaussian gradients of d elements, 1.0–1.4 in measured
+    neurons. Source: stationary variance of the linear equation of ‖w‖⁴ (SGD family).
+    """
+    name, r = "norm_fluctuation", c.regime
+    if r.gap or r.no_decay:
+        return c.row(name, **why_not(c))
+    if r.optimizer not in FOURTH_POWER:
+        words = f"derived for SGD: under {r.optimizer} it is √(2/d) at most, d elements in a unit"
+        return c.row(name, outcome=words, kind=str(Kind.NOT_APPLICABLE))
+    decay = last_decay(r) * (r.amplification[-1] if len(r.decay) else np.nan)
+    if not np.isfinite(decay):
+        return c.row(name, **UNCERTAIN)
+    method = "½·CV·√(x_e/2) of one unit's ‖w‖, x_e decay per step with momentum, at CV = 1 (gradient's square)"
+    return c.row(name, 0.5 * np.sqrt(decay / 2), method=method, kind=str(Kind.ESTIMATED))

@@ -1,0 +1,181 @@
+"""What the weights say beside what files and caller say: further columns of the schedule table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from smd_analyze.decay_formulas import coupled_rate, decoupled_rate
+from smd_analyze.records.clocks import Clocks
+from smd_analyze.records.run import Run
+from smd_analyze.records.schedule import Schedule
+from smd_analyze.schedule.clock_pools import Pool, pools
+from smd_analyze.schedule.clock_readings import Z95, Floats, readings
+from smd_analyze.schedule.drops import LIKELY, Drop, Momentum, Reading, changes, lingering
+from smd_analyze.schedule.shape_words import in_words
+from smd_analyze.schedule.shapes import NONE, STEPS, recognise
+from smd_analyze.schedule.stretches import pooled, stretches
+from smd_analyze.schedule.updates import clock as ticks_of
+
+RATE = ("decay_per_step", "decay_per_step_low", "decay_per_step_high")
+TOLD = ("told_decay", "told_decay_low", "told_decay_high")
+EXPECTED = ("told_per_step", "told_per_step_low", "told_per_step_high")
+CHANGE = ("change_step", "change_step_low", "change_step_high")
+NUMBERS = (*RATE, *TOLD, *EXPECTED, "told_weight_decay", *CHANGE)
+COLUMNS = {
+    **dict.fromkeys(NUMBERS, pl.Float64), "told_source": pl.String, "read_off": pl.String, "stretch": pl.Int64,
+    "shape": pl.String,
+}  # fmt: skip
+CLEAR = 0.05  # relative change of the rate from which on a change is dated although no simple form was recognised
+ROUGH = 0.05  # relative standard deviation above which a reading divides no stretches
+NAMED = re.compile(r"clock of (\S+?)(?:[,;:]|\s|$)")
+Row = dict[str, Any]
+
+
+def account(run: Run, schedule: Schedule, told: Schedule, clocks: Clocks | pl.DataFrame | None) -> Schedule:
+    """The schedule with, on each row, what was read off the weights and what files and caller alone would give.
+
+    `told` is the schedule of the same run and settings without clocks. New columns:
+
+    - `decay_per_step`, `_low`, `_high`: −ln(c'/c) per step of the clocks that speak for the parameter group; null
+      without one. `read_off`: their names in words. Nothing is assumed about the optimizer.
+    - `told_decay`, `_low`, `_high`: Σηλ by files and caller. `told_per_step`: the rate per step that a clock would have
+      under it, given optimizer and momentum (`decay_formulas`). `told_weight_decay`, `told_source`.
+    - `stretch`: number of the stretch of constant rate that the interval belongs to, from 0.
+    - `change_step`, `_low`, `_high`: where in the interval (or at its start) the rate jumped, 95 %.
+    - `shape`: the form of the group's schedule in words, the same on all its rows.
+    """
+    read = readings(run, clocks)
+    beside = {(r["parameter_group"], r["step_from"], r["step_to"]): r for r in told.table.iter_rows(named=True)}
+    groups = schedule.table.partition_by("parameter_group", maintain_order=True)
+    count = ticks_of(schedule.step_unit, None)
+    out: list[Row] = []
+    for table in groups:
+        rows = table.to_dicts()
+        name = rows[0]["parameter_group"]
+        updates = np.array(
+            [float(count.made(r["step_to"]) - count.made(r["step_from"])) if count.known else np.nan for r in rows]
+        )
+        own = [r for r in read if schedule.parameter_group.get(r.parameter) == name]
+        pool = _speaking(rows, pools(own, updates), pools(read, updates) if read else [])
+        new = [_told(row, beside.get((name, row["step_from"], row["step_to"])), bool(count.known)) for row in rows]
+        out += new if pool is None else _read_off(rows, new, pool)
+    added = pl.DataFrame(out, schema=COLUMNS) if out else pl.DataFrame(schema=COLUMNS)
+    kept = schedule.table.drop([c for c in COLUMNS if c in schedule.table.columns])
+    ordered = pl.concat(groups).select(kept.columns) if groups else kept
+    return replace(schedule, table=pl.concat([ordered, added], how="horizontal"))
+
+
+def _speaking(rows: Sequence[Row], own: Sequence[Pool], every: Sequence[Pool]) -> Pool | None:
+    """The clocks that speak for a group: those that its rows name as their source, else its own."""
+    named = [m for row in rows for m in NAMED.findall(row["source"] or "")]
+    for pool in (*own, *every):
+        if any(name in pool.parameters for name in named):
+            return pool
+    return own[0] if own else None
+
+
+def _told(row: Row, said: Row | None, known: bool) -> Row:
+    """The columns on files and caller; the rate that a clock would have needs optimizer and momentum."""
+    new: Row = dict.fromkeys(COLUMNS)
+    new["stretch"] = 0
+    new["shape"] = new["read_off"] = ""
+    if said is None:
+        return new | {"told_source": ""}
+    new |= {"told_weight_decay": said["weight_decay"], "told_source": said["source"]}
+    for end in ("", "_low", "_high"):
+        value = 0.0 if said["weight_decay"] == 0 else said[f"sum_decay{end}"]
+        new[f"told_decay{end}"] = value
+        new[f"told_per_step{end}"] = None if value is None or not known else _expected(value, row)
+    if row["decoupled"] and new["told_per_step"] is not None:  # two ways to round 1 − ηλ are in use
+        exact = float(decoupled_rate(new["told_decay"] / _length(row), exact=True))
+        new["told_per_step_low"] = min(new["told_per_step_low"], exact)
+        new["told_per_step_high"] = max(new["told_per_step_high"], exact)
+    return new
+
+
+def _length(row: Row) -> int:
+    return max(row["step_to"] - row["step_from"], 1)
+
+
+def _expected(decay: float, row: Row) -> float | None:
+    """A settled clock's rate at the interval's mean ηλ; null where optimizer or momentum are unknown."""
+    x = decay / _length(row)
+    if x == 0:
+        return 0.0
+    if row["decoupled"]:
+        return float(decoupled_rate(x))
+    if row["optimizer"] != "sgd" or row["momentum"] is None:
+        return None
+    rate = float(coupled_rate(x, row["momentum"], bool(row["nesterov"]), row["dampening"] or 0.0))
+    return rate if np.isfinite(rate) else None
+
+
+def _read_off(rows: Sequence[Row], new: list[Row], pool: Pool) -> list[Row]:
+    """The columns on what the clocks say."""
+    length = np.array([float(_length(row)) for row in rows])
+    rate, sd = pool.total / length, (pool.high - pool.low) / (2 * Z95) / length
+    here = np.isfinite(rate)
+    for i, row in enumerate(new):
+        row["read_off"] = pool.name if here[i] else ""
+        if here[i]:
+            ends = (pool.total[i], pool.low[i], pool.high[i])
+            row |= {key: float(end / length[i]) for key, end in zip(RATE, ends, strict=True)}
+    if pool.resting:
+        return [row | {"shape": "no decay" if row["read_off"] else ""} for row in new]
+    start, stop = (np.array([float(row[key]) for row in rows]) for key in ("step_from", "step_to"))
+    momentum = momentum_of(rows)
+    rate, sd = without_filling(rate, sd, start, length, momentum)
+    index = np.flatnonzero(here & (sd < ROUGH * np.abs(rate)))
+    a, b, r, s = start[index], stop[index], rate[index], sd[index]
+    found = stretches(r, s)
+    shape = recognise(a, b, r, s)
+    dated: dict[int, Drop] = {}
+    if shape.kind in (STEPS, NONE, ""):
+        each = [Reading(*reading) for reading in zip(r.tolist(), s.tolist(), (b - a).tolist(), strict=True)]
+        whole = [bool(gap) for gap in b[:-1] == a[1:]]
+        dated = changes(each, whole, found, momentum, 0.0 if shape.kind == STEPS else CLEAR)
+    levels = [pooled(r[i:j], s[i:j], (b - a)[i:j]) for i, j in found]
+    steps = [tuple(float(a[i]) + end for end in (d.step, d.low, d.high)) for i, d in dated.items()]
+    words = in_words(shape, levels, [j - i for i, j in found], steps)
+    number = np.zeros(len(rows), int)
+    for n, (i, _) in enumerate(found):
+        number[index[i] :] = n
+    for i, row in enumerate(new):
+        row |= {"stretch": int(number[i]), "shape": words}
+    for i, ends in zip(dated, steps, strict=True):
+        new[index[i]] |= dict(zip(CHANGE, ends, strict=True))
+    return new
+
+
+def momentum_of(rows: Sequence[Row]) -> Momentum:
+    """What the group's rows say about momentum where decay passes through it; α unknown where they say nothing."""
+    row = rows[0]
+    if row["decoupled"]:
+        return Momentum(0.0, False)
+    alpha = row["momentum"] if row["optimizer"] == "sgd" and not row.get("momentum_assumed") else None
+    return Momentum(alpha, row.get("rate_in_velocity"))
+
+
+def without_filling(
+    rate: Floats, sd: Floats, start: Floats, length: Floats, momentum: Momentum
+) -> tuple[Floats, Floats]:
+    """Rates as if the buffer had been full when training began: the first updates decay less until it has filled.
+
+    Over the k updates after the very first one α(1−α^k)/(1−α) of them are missing; where α is unknown, as many as at
+    α = 0.9 may be, and the standard deviation says so.
+    """
+    if not len(rate) or start[0] != 0 or momentum.alpha == 0:
+        return rate, sd
+    rate, sd = rate.copy(), sd.copy()
+    if momentum.alpha is None:
+        sd[0] = np.hypot(sd[0], rate[0] * LIKELY / (1 - LIKELY) / length[0])
+    else:
+        missing = float(lingering(length[0], momentum.alpha, True)) / length[0]
+        rate[0], sd[0] = rate[0] / (1 - missing), sd[0] / (1 - missing)
+    return rate, sd

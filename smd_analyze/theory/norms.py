@@ -1,0 +1,242 @@
+"""The angle per step that the norms imply: an identity of their slope, the decay and (Lion, Muon) the learning rate."""
+
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+
+from smd_analyze.records.group import Group
+from smd_analyze.records.statistics import UnitSeries
+from smd_analyze.theory import sgd
+from smd_analyze.theory.angle_rows import Row, scatter
+from smd_analyze.theory.autoregression import Floats
+from smd_analyze.theory.course import INVARIANT, Course, standing
+from smd_analyze.theory.laws import Law
+
+SHORTEST, SETTLED = 5, 10  # in momentum times 1/(1−α): least spacing for `norms`, and the memory of a change
+TRANSIENT = ("learning rate changed within", "begins within")  # how notes on what the momentum remembers begin
+MARGIN = 2.0  # on the error that the momentum's memory makes, which is an estimate itself
+NOTABLE = 0.05  # change of ln η per SETTLED momentum times that is worth a note
+
+
+def implied_rows(group: Group, series: UnitSeries, course: Course) -> list[Row]:
+    """Rows of method `norms`, short intervals merged."""
+    rows, before, ended = [], 0.0, -1
+    for start, stop in _merged(series, course):
+        law = course.laws[stop]
+        alive = (series.vv[start] > 0) & (series.vv[stop] > 0)
+        if isinstance(law, str) or not alive.any():
+            continue
+        found = _implied(group, series, course, law, start, stop, alive)
+        square, k = float(found.squares.mean()), _length(course, start, stop)
+        notes, memory = _notes(group, law, course, start, stop, found), found.memory
+        if any(note.startswith(TRANSIENT) for note in notes):
+            memory += _memory_error(course, start, stop, square, before if ended == start else 0.0) / k
+        before, ended = square, stop
+        angle, low, high = np.nan, np.nan, np.nan
+        if not series.dd[start + 1 : stop + 1].any():
+            notes.append("the weights do not move")
+        elif square >= 0:
+            angle = sqrt(square)
+            noise, down, up = scatter(found.squares), *found.width
+            if law.universal and group.status in INVARIANT and np.isfinite([noise, down + up]).any():
+                noise, down, up = (0.0 if np.isnan(v) else v for v in (noise, down, up))
+                ends = (-sqrt(down**2 + noise**2) - memory, sqrt(up**2 + noise**2) + memory)
+                low, high = (sqrt(max(square + v, 0.0)) for v in ends)
+        else:
+            notes.append(
+                "norms fall faster than this weight decay can explain" if found.from_slope else
+                "the norm moves by more than this learning rate allows"
+            )  # fmt: skip
+        first, last = int(course.steps[start]), int(course.steps[stop])
+        rows.append(Row(first, last, "norms", int(k), angle, low, high, False, "; ".join(notes)))
+    return rows
+
+
+@dataclass(frozen=True)
+class Implied:
+    """θ² per unit [rad²/step²]; what ends of Σηλ (or Ση) and the momentum's memory add to its mean; how it was found."""
+
+    squares: Floats
+    width: tuple[float, float]
+    memory: float
+    from_slope: bool
+    remembered: bool
+
+
+def _implied(
+    group: Group, series: UnitSeries, course: Course, law: Law, start: int, stop: int, alive: np.ndarray
+) -> Implied:
+    r"""θ₁² of the units between two checkpoints k steps apart.
+
+    Where the update's size does not depend on the gradients (Lion, nearly Muon): $\eta^2\lVert u\rVert^2/n -
+    (x + \tfrac12 d\ln n/dt)^2$. Else $\zeta(2\bar x_e + \ln(n_2/n_1)/k)$, and with saved momentum at both ends what
+    that adds: $\frac{2\alpha}{(1+\alpha)k}\big(b_2/n_2 - b_1/n_1\big),\ b = -\eta\langle w, v\rangle$ (exact where the
+    norm changes slowly: sum over the row of b' = αb − xn + c', n' = n + 2(b' − c') + c').
+    """
+    inside, k, a = slice(start + 1, stop + 1), _length(course, start, stop), float(course.momentum[stop])
+    total = float(course.decay[inside].sum())
+    ends = [float(v[inside].sum() - total) for v in (course.decay_low, course.decay_high)]
+    if np.isfinite(law.squared_update) and course.rate_known and np.isfinite(course.lengths[inside]).all():
+        each = law.squared_update * group.numel / series.vv.shape[1]
+        squares = sum(_from_update(series.vv[i - 1 : i + 1, alive], course, i, each) for i in range(start + 1, stop + 1))
+        squares = np.asarray(squares, np.float64) / k
+        # θ² goes as η², which is as uncertain as Σηλ
+        relative = [2 * v / total * float(squares.mean()) if total > 0 else np.nan for v in ends]
+        return Implied(squares, (relative[0], relative[1]), 0.0, False, False)
+    growth = np.log(series.vv[stop, alive] / series.vv[start, alive])
+    gain, share = float(law.amplification(a)), float(law.angle_share(a))
+    squares = share * (2 * gain * total + growth) / k
+    held = _from_buffers(series, course, law, start, stop)
+    if held is not None:
+        squares = squares + held[alive] / k
+    # the intervals of Σηλ may share one cause: they are added, not squared
+    down, up = (2 * share * gain * v / k for v in ends)
+    # while the norm moves, the identity holds to first order in the momentum number only
+    memory = 2 * float(sgd.momentum_number(total / k, a)) * share * abs(float(growth.mean())) / k
+    return Implied(squares, (down, up), memory, True, held is not None)
+
+
+def _from_update(vv: Floats, course: Course, i: int, squared_update: float) -> Floats:
+    """Σθ² of interval i per unit, from its norms² at both ends [2, units] and ‖u‖² of one unit; ln n taken as linear."""
+    rates, decays, counts = course.pieces(i)
+    growth = np.log(vv[1] / vv[0]) / counts.sum()
+    middle = (np.cumsum(counts) - counts / 2)[:, None]
+    span = growth * counts[:, None] / 2
+    spread = np.where(np.abs(span) > 1e-6, np.sinh(span) / np.where(span == 0, 1.0, span), 1.0)  # mean of 1/n over a piece
+    inverse = np.exp(-growth * middle) / vv[0] * spread
+    radial = decays[:, None] + growth / 2
+    squares = (rates**2 * squared_update)[:, None] * inverse - radial**2
+    return (counts[:, None] * squares).sum(axis=0)
+
+
+def _from_buffers(series: UnitSeries, course: Course, law: Law, start: int, stop: int) -> Floats | None:
+    """What the momentum at both ends adds to Σθ² [units]; None where it is not saved or η changes between them."""
+    a, rates = float(course.momentum[stop]), course.raw_first[start + 1 : stop + 1]
+    steady = not course.changes[start + 1 : stop + 1].any() and (rates == rates[0]).all()
+    if series.wu is None or not law.universal or not 0 < a < 1 or not steady or not np.isfinite(rates[0]):
+        return None
+    if not course.buffered[stop] or not course.buffered[course.update_at(start)]:
+        return None
+    before = course.raw_last[course.update_at(start)] if course.in_velocity[stop] else rates[0]
+    fresh = course.steps[start] == 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        first = 0.0 if fresh else -before * series.wu[start] / series.vv[start]
+        change = -rates[0] * series.wu[stop] / series.vv[stop] - first
+    alive = (series.vv[start] > 0) & (series.vv[stop] > 0)
+    return 2 * a / (1 + a) * change if np.isfinite(change[alive]).all() else None
+
+
+def _memory_error(course: Course, start: int, stop: int, square: float, before: float) -> float:
+    r"""What a change of the momentum's memory may add to the row's Σθ² (the identity takes it as unchanged).
+
+    $$ \frac{2\alpha}{1+\alpha}\,\Big|y_K - y_0\frac{\eta}{\eta_0}\Big|,\qquad y = \frac{\alpha}{1-\alpha}\theta^2 $$
+
+    (η/η₀ taken as 1 where the velocity holds the learning rate.) y is the part of ⟨w, step⟩/‖w‖² that past updates hold; `square` and `before` are θ² of the row and of the row
+    before it (0 at the start of a run), η₀ the learning rate before the row. MARGIN allows for θ² within the row.
+    Source: sum over the row of b' = αb − xn + c', n' = n + 2(b' − c') + c' (theory/sgd.py, angle_share).
+    """
+    a = float(course.momentum[stop])
+    ratio = 1.0
+    if start and course.rate_last[start] > 0 and not course.in_velocity[stop]:
+        ratio = course.rate_first[start + 1] / course.rate_last[start]
+    change = abs(square - before * (ratio if np.isfinite(ratio) else 1.0))
+    return MARGIN * 2 * a / (1 + a) * a / (1 - a) * change
+
+
+def _length(course: Course, start: int, stop: int) -> float:
+    """Optimizer steps between two checkpoints; recorded steps where those are unknown."""
+    total = float(course.lengths[start + 1 : stop + 1].sum())
+    return total if np.isfinite(total) else float(course.steps[stop] - course.steps[start])
+
+
+def _memory(course: Course, i: int) -> float:
+    """Momentum time 1/(1−α) of interval i [optimizer steps]; 0 where those cannot be counted."""
+    return 1 / (1 - float(course.momentum[i])) if np.isfinite(course.lengths[i]) else 0.0
+
+
+def _merged(series: UnitSeries, course: Course) -> list[tuple[int, int]]:
+    """Pairs of checkpoints (start, stop) for the norms' slope, SHORTEST momentum times apart or more.
+
+    Broken where the law, the momentum or the sums are unknown or change; a short rest joins the pair before it.
+    """
+    pairs: list[tuple[int, int]] = []
+    complete = [bool(np.isfinite(row).all()) for row in series.vv]
+    start, first_of_run = 0, True
+    for i in range(1, len(course.steps)):
+        usable = _usable(course, complete, i)
+        same = i > 1 and course.laws[i] == course.laws[i - 1] and course.momentum[i] == course.momentum[i - 1]
+        if not usable:
+            start, first_of_run = i, True
+            continue
+        if not same:
+            start, first_of_run = i - 1, True
+        least = SHORTEST * _memory(course, i)
+        ends = i + 1 == len(course.steps) or not _usable(course, complete, i + 1)
+        ends = ends or course.laws[i + 1] != course.laws[i] or course.momentum[i + 1] != course.momentum[i]
+        long_enough = _length(course, start, i) >= least
+        if long_enough or (ends and first_of_run):
+            pairs.append((start, i))
+            start, first_of_run = i, False
+        elif ends:
+            pairs[-1] = (pairs[-1][0], i)
+    return pairs
+
+
+def _usable(course: Course, complete: list[bool], i: int) -> bool:
+    """Whether interval i has a law, a known Σηλ and both norms."""
+    return not course.trouble(i) and bool(np.isfinite(course.decay[i])) and complete[i - 1] and complete[i]
+
+
+def _notes(group: Group, law: Law, course: Course, start: int, stop: int, found: Implied) -> list[str]:
+    """What to keep in mind about a row of `norms`."""
+    notes = [standing(group)] if standing(group) else []
+    if not found.from_slope:
+        notes.append("from learning rate and norm" + ("" if law.universal else ", ‖u‖² taken from white-noise gradients"))
+    elif law.power == 2:
+        notes.append("assumes zero-mean gradients: 5 to 20 % off in trained networks")
+    elif law.nesterov:
+        notes.append("assumes zero-mean gradients")
+    if course.assumed[stop]:
+        notes.append(course.assumed[stop])
+    if np.isnan(course.lengths[stop]):
+        notes.append("per recorded step, whose length in optimizer steps is unknown")
+        return notes
+    if found.remembered:
+        notes.append("with the saved momentum at both ends")
+        return notes
+    if not found.from_slope:
+        return notes
+    memory = _memory(course, stop)
+    reach = SETTLED * memory
+    span = "10 steps" if memory == 1 else "10/(1−α) steps"
+    if _length(course, start, stop) < SHORTEST * memory:
+        notes.append("spacing under 5/(1−α) steps")
+    if _changed(course, start, stop, reach):
+        notes.append(f"{TRANSIENT[0]} {span}")
+    if course.made[start] < reach:
+        notes.append(f"{TRANSIENT[1]} {span} of the first update")
+    return notes
+
+
+def _changed(course: Course, start: int, stop: int, reach: float) -> bool:
+    """Whether ln η moved by more than NOTABLE per `reach` steps in the row, or less than `reach` before it."""
+    steps = course.made
+    since = steps[start] - reach
+    near = slice(1 + int(np.searchsorted(steps[1 : start + 1], since, side="right")), stop + 1)
+    first, last = course.rate_first[near], course.rate_last[near]
+    if course.uncertain[near].any():
+        return True
+    # inside an interval the place of a change is unknown: its end counts
+    if (_log_ratio(first, last) * np.minimum(1.0, reach / course.lengths[near]) > NOTABLE).any():
+        return True
+    before = slice(near.start - 1, stop)
+    jumps = _log_ratio(course.rate_last[before], first)
+    return bool((jumps[steps[before] > since] > NOTABLE).any())
+
+
+def _log_ratio(one: Floats, other: Floats) -> Floats:
+    """|ln(one/other)| elementwise, 0 where either is unknown or both are equal, infinite where one of them is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.abs(np.log(one / other))
+    return np.where(np.isnan(ratio), 0.0, ratio)

@@ -9,12 +9,14 @@ if TYPE_CHECKING:
         find_clocks,
         find_groups,
         fit,
+        gradient_scale,
         load,
         load_run,
         measure,
         predict,
         resolve_schedule,
         save,
+        unit_estimates,
         units,
     )
     from smd_analyze.views import plots
@@ -22,13 +24,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ANALYSIS = (
-    "analyze", "find_clocks", "find_groups", "fit", "load", "load_run", "measure", "predict", "resolve_schedule",
-    "save", "units",
+    "analyze", "find_clocks", "find_groups", "fit", "gradient_scale", "load", "load_run", "measure", "predict",
+    "resolve_schedule", "save", "unit_estimates", "units",
 )  # fmt: skip
 
 __all__ = [
-    "analyze", "find_clocks", "find_groups", "fit", "load", "load_run", "measure", "plots", "predict",
-    "resolve_schedule", "save", "units",
+    "analyze", "find_clocks", "find_groups", "fit", "gradient_scale", "load", "load_run", "measure", "plots", "predict",
+    "resolve_schedule", "save", "unit_estimates", "units",
 ]  # fmt: skip
 
 

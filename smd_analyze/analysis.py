@@ -18,7 +18,8 @@ import polars as pl
 from smd_analyze import __version__, tabulate
 from smd_analyze.clocks import search
 from smd_analyze.errors import DamagedFile, NothingToAnalyse, UsageError
-from smd_analyze.fits import fitting, summary
+from smd_analyze.fits import fitting, gradient, per_unit, summary
+from smd_analyze.fits.from_report import context_of
 from smd_analyze.fits.mixed import mixed_settings
 from smd_analyze.invariance import grouping
 from smd_analyze.loading import discovery, model_files
@@ -30,12 +31,14 @@ from smd_analyze.records.run import Run
 from smd_analyze.records.schedule import Schedule
 from smd_analyze.records.statistics import Statistics, UnitSeries, UnitStore
 from smd_analyze.schedule import resolve
+from smd_analyze.schedule.account import account
+from smd_analyze.schedule.merged import merged
 from smd_analyze.schedule.shrinkage import shrinkage_of
 from smd_analyze.statistics import streaming
 from smd_analyze.statistics.saved_types import saved_shapes, saved_types
 from smd_analyze.storage import hdf5
 from smd_analyze.storage.units import open_store
-from smd_analyze.theory import angles, prediction
+from smd_analyze.theory import angles, orthogonality, prediction
 from smd_analyze.theory.stages import stages
 
 STATISTICS, CLOCKS = "statistics", "clocks"
@@ -89,9 +92,7 @@ def measure(
     return streaming.measure(run, chosen, place, device=device, workers=workers, progress=progress, far=far)
 
 
-def find_clocks(
-    stats: Statistics, groups: Groups | None = None, *, step_unit: str = search.OPTIMIZER_STEPS
-) -> Clocks:
+def find_clocks(stats: Statistics, groups: Groups | None = None, *, step_unit: str = search.OPTIMIZER_STEPS) -> Clocks:
     """Decay clocks: directions that feel no gradient, so that their shrinking measures the decay that acted.
 
     Needs no hyperparameter. `groups` gives what is expected by the network's graph, and the parameters' groups;
@@ -114,6 +115,11 @@ def fit(stats: Statistics, schedule: Schedule) -> pl.DataFrame:
     return fitting.fit(stats, schedule, angles.angular_updates(stats, schedule), prediction.predict(stats, schedule))
 
 
+def stretches(report: Report) -> pl.DataFrame:
+    """The report's schedule with intervals of one rate merged: what the weights say, beside what the files say."""
+    return merged(report.schedule)
+
+
 def units(report: Report, group: str) -> UnitSeries:
     """The per-unit series of one group: squared norms and steps of every unit at every checkpoint."""
     series = report.units(group)
@@ -121,6 +127,16 @@ def units(report: Report, group: str) -> UnitSeries:
         known = ", ".join(report.groups["group"].to_list()[:8])
         raise UsageError(f"the report holds no per-unit series of {group!r}; it has groups such as {known}")
     return series
+
+
+def unit_estimates(report: Report, group: str) -> pl.DataFrame:
+    """Estimates of every unit of one group: equilibrium index, gradient scale, rate, level, steps left (95 % each)."""
+    return per_unit.unit_estimates(context_of(report, units(report, group)))
+
+
+def gradient_scale(report: Report, group: str) -> pl.DataFrame:
+    """L(t) of one group under SGD, interval by interval (step_from, step_to, value, p10, p90 over units): a picture."""
+    return gradient.gradient_picture(context_of(report, units(report, group)))
 
 
 def analyze(
@@ -141,6 +157,7 @@ def analyze(
     order: str = "auto",
     step_pattern: str | None = None,
     verify: bool = False,
+    theory: bool = True,
 ) -> Report:
     """Analyse a folder of checkpoints: has each scale-invariant weight reached the balance that theory predicts?
 
@@ -163,6 +180,8 @@ def analyze(
             "time".
         step_pattern: regular expression on the paths whose group is the step (or, if called so, the epoch).
         verify: check numerically, too, what `model` proves about scale invariance; the model is run for it.
+        theory: False leaves out angles, predictions and fits: only the schedule is wanted. A report that is written
+            has them all.
 
     Raises: SmdError and its kinds, each saying what to do next.
     """
@@ -181,7 +200,7 @@ def analyze(
         if not groups.groups:
             why = "loosen --include and --exclude" if include or exclude else "vectors are analysed with --include '*'"
             raise NothingToAnalyse(f"{path}: there is no floating-point weight matrix to analyse; {why}")
-        resolve_schedule(found, settings=settings)  # before the pass: a wrong option should not cost it
+        told = resolve_schedule(found, settings=settings)  # before the pass: a wrong option should not cost it
         before = measured_before(output, found, groups, weights)
         if before is None:
             stats = measure(found, groups, device, progress=lambda done, what: tell(0.1 + 0.75 * done, what))
@@ -189,9 +208,12 @@ def analyze(
             clocks = find_clocks(stats, groups, step_unit=found.step_unit)
         else:
             stats, clocks = before
-        schedule = resolve_schedule(found, clocks, settings, shrinkage=shrinkage_of(stats) if clocks.table.height else None)
-        tell(0.87, "comparing with theory")
-        report = conclude(found, groups, stats, schedule, weights, clocks)
+        schedule = resolve_schedule(
+            found, clocks, settings, shrinkage=shrinkage_of(stats) if clocks.table.height else None
+        )
+        schedule = account(found, schedule, told, clocks)
+        tell(0.87, "comparing with theory" if theory else "reading the schedule")
+        report = conclude(found, groups, stats, schedule, weights, clocks, theory=theory or output is not None)
         if output is not None:
             tell(0.95, "writing the report")
             save(report, output)
@@ -202,7 +224,7 @@ def analyze(
 def measured_before(
     output: str | Path | None, run: Run, groups: Groups, weights: str
 ) -> tuple[Statistics, Clocks] | None:
-    """Statistics and clocks that the report at `output` holds, if this version made them of the same weights, groups."""
+    """Statistics and clocks in the report at `output`, if this version made them of the same weights and groups."""
     if output is None or not hdf5.is_report(output):
         return None
     try:
@@ -212,6 +234,7 @@ def measured_before(
     same = (
         before.provenance.get("version") == __version__
         and before.provenance.get("weights") == weights
+        and before.clocks.schema == tabulate.CLOCKS
         and before.checkpoints.equals(tabulate.checkpoints(run))
         and before.settings.equals(tabulate.settings(run))
         and before.parameters.equals(tabulate.parameters(groups))
@@ -250,15 +273,21 @@ def conclude(
     schedule: Schedule,
     weights: str = "live",
     clocks: Clocks | None = None,
+    *,
+    theory: bool = True,
 ) -> Report:
     """What follows from the statistics: angles, predictions, fits and the table that a person reads.
 
-    `weights` names the copy of the weights that `run` was loaded with.
+    `weights` names the copy of the weights that `run` was loaded with. Without `theory` these tables are empty.
     """
-    angular = angles.angular_updates(stats, schedule)
-    predicted = prediction.predict(stats, schedule)
-    fitted = fitting.fit(stats, schedule, angular, predicted)
-    verdict, layers = summary.summarise(stats, schedule, angular, predicted, fitted, groups)
+    verdict = ""
+    layers = angular = predicted = fitted = staged = pl.DataFrame()
+    if theory:
+        angular = angles.angular_updates(stats, schedule)
+        predicted = prediction.predict(stats, schedule)
+        fitted = fitting.fit(stats, schedule, angular, predicted)
+        verdict, layers = summary.summarise(stats, schedule, angular, predicted, fitted, groups)
+        staged = stages(schedule, stats.steps, run.steps_per_epoch, run.tokens_per_step)
     last = run.checkpoints[-1]
     return Report(
         verdict=verdict,
@@ -270,7 +299,7 @@ def conclude(
         statistics=stats.table,
         clocks=clocks.table if clocks else pl.DataFrame(schema=tabulate.CLOCKS),
         schedule=schedule.table,
-        stages=stages(schedule, stats.steps, run.steps_per_epoch, run.tokens_per_step),
+        stages=staged,
         angular_updates=angular,
         predictions=predicted,
         fits=fitted,
@@ -281,7 +310,8 @@ def conclude(
                 "schedule": schedule.findings,
                 STATISTICS: stats.findings,
                 CLOCKS: clocks.findings if clocks else (),
-                "fits": mixed_settings(stats.groups, stats.steps, schedule),
+                "theory": orthogonality.check_orthogonality(stats, schedule) if theory else (),
+                "fits": mixed_settings(stats.groups, stats.steps, schedule) if theory else (),
             }
         ),
         provenance={

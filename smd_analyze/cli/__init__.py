@@ -1,9 +1,9 @@
-"""The command line: parse, call, print. `smd-analyze CKPTS` is the main command; ls and groups are its sisters."""
+"""The command line: parse, call, print. `smd-analyze CKPTS` is the main command; ls, groups and schedule are its sisters."""
 
 import sys
 from collections.abc import Sequence
 
-SISTERS = ("ls", "groups")
+SISTERS = ("ls", "groups", "schedule")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,7 +8,8 @@ import typer
 from smd_analyze.cli import options as o
 
 EPILOG = """Sister commands: smd-analyze ls CKPTS (what was found) ·
-smd-analyze groups CKPTS (which weights are scale-invariant)."""
+smd-analyze groups CKPTS (which weights are scale-invariant) ·
+smd-analyze schedule CKPTS (which learning rate × weight decay was really in force, read off the weights)."""
 
 main_command = typer.Typer(
     add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
@@ -181,6 +182,72 @@ def groups(
     if not quiet:
         every = tabulate.findings({"loading": run.findings, "invariance": found.findings})
         tables.print_findings(every, tables.console(stderr=True), verbose=int(verbose))
+
+
+@sisters.command("schedule")
+def schedule(
+    ckpts: o.Ckpts,
+    model: o.Model = None,
+    inputs: o.Inputs = None,
+    run_name: o.RunName = None,
+    weights: o.Weights = "live",
+    include: o.Include = None,
+    exclude: o.Exclude = None,
+    steps: o.Steps = None,
+    steps_per_epoch: o.StepsPerEpoch = None,
+    order: o.Order = "auto",
+    step_pattern: o.StepPattern = None,
+    settings: o.SettingsFile = None,
+    optimizer: o.Optimizer = None,
+    lr: o.Lr = None,
+    weight_decay: o.WeightDecay = None,
+    momentum: o.Momentum = None,
+    dampening: o.Dampening = None,
+    nesterov: o.Nesterov = None,
+    beta1: o.Beta1 = None,
+    beta2: o.Beta2 = None,
+    output: o.Output = None,
+    plots: o.Plots = None,
+    as_json: o.Json = False,
+    device: o.Device = "auto",
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Show which learning rate × weight decay was really in force, read off the weights, against what the files say.
+
+    Some directions of a network's weights feel no gradient (decay clocks): weight decay alone shrinks them, so that
+    saved weights record it exactly. No hyperparameter is needed; those that are known turn the decay into ηλ, η or λ.
+    """
+    from smd_analyze import analysis
+    from smd_analyze.schedule.settings import merged
+
+    said = o.hyperparameters(
+        optimizer=optimizer, learning_rate=lr, weight_decay=weight_decay, momentum=momentum, dampening=dampening,
+        nesterov=nesterov, beta1=beta1, beta2=beta2,
+    )  # fmt: skip
+    report = analysis.analyze(
+        ckpts, model, inputs, merged(settings, said), include or (), exclude or (), device, output,
+        progress=not (quiet or as_json), run=run_name, weights=weights, steps=steps, steps_per_epoch=steps_per_epoch,
+        order=order, step_pattern=step_pattern, theory=False,
+    )  # fmt: skip
+    if plots is not None:
+        from smd_analyze.views.plots_schedule import save_schedule
+
+        tell(quiet or as_json, f"figure: {save_schedule(report, plots)}")
+    if output is not None:
+        tell(quiet or as_json, f"report: {output}")
+    if as_json:
+        from smd_analyze.views.json import rows
+
+        show_json({name: rows(getattr(report, name)) for name in ("clocks", "schedule", "findings")})
+        return
+    from smd_analyze.views import tables
+    from smd_analyze.views.schedule import print_schedule
+
+    print_schedule(report, analysis.stretches(report), tables.console(), verbose=int(verbose))
+    if not quiet:
+        found = report.findings.filter(report.findings["stage"].is_in(["loading", "clocks", "schedule"]))
+        tables.print_findings(found, tables.console(stderr=True), verbose=int(verbose))
 
 
 def tell(silent: bool, text: str) -> None:

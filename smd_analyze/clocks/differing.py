@@ -18,15 +18,15 @@ def differences(
     clocks: Sequence[Claimed], odd: Sequence[Apart], steps: Steps, parameter_group: Mapping[str, str]
 ) -> list[Finding]:
     """Slices that were left out because they disagree with the rest of their tensor, and tensors that disagree."""
-    return [*_slices(odd), *_tensors(clocks, steps, parameter_group)]
+    return [*_slices(odd, steps), *_tensors(clocks, steps, parameter_group)]
 
 
-def _slices(odd: Sequence[Apart]) -> list[Finding]:
+def _slices(odd: Sequence[Apart], steps: Steps) -> list[Finding]:
     out: list[Finding] = []
     for name in dict.fromkeys(a.parameter for a in odd):
         own = [a for a in odd if a.parameter == name]
         text = (
-            f"{own[0].names[0]} shrinks by {own[0].rates[0]:.4g} per step, {own[0].names[1]} and others by "
+            f"{own[0].names[0]} shrinks by {own[0].rates[0]:.4g} per {steps.word}, {own[0].names[1]} and others by "
             f"{own[0].rates[1]:.4g}: it feels a small gradient, or another decay; {len(own)} such slices are left out"
         )
         out.append(Finding("clocks-disagree", "note", name, text))
@@ -70,10 +70,9 @@ def _apart(a: Claimed, b: Claimed, steps: Steps) -> int | None:
 def _tell(a: Claimed, b: Claimed, i: int, steps: Steps, parameter_group: Mapping[str, str]) -> Finding:
     m = a.measured
     groups = [parameter_group.get(c.measured.candidate.parameter, "") for c in (a, b)]
-    between = f"steps {steps.numbers[m.first[i]]:.0f} to {steps.numbers[m.last[i]]:.0f}"
-    text = (
-        f"{between}: {a.name} shrinks by {a.measured.rate[i]:.4g} per step, {b.name} by {b.measured.rate[i]:.4g}: "
-    )
+    between = f"{steps.word}s {steps.numbers[m.first[i]]:.0f} to {steps.numbers[m.last[i]]:.0f}"
+    rates = [f"{c.measured.rate[i]:.4g}" for c in (a, b)]
+    text = f"{between}: {a.name} shrinks by {rates[0]} per {steps.word}, {b.name} by {rates[1]}: "
     if groups[0] and groups[0] == groups[1]:
         text += f"the files put both into parameter group {groups[0]}, but not the same decay acted on them"
         remedy = "check which parameters the optimizer's groups hold, and whether each has its learning rate"

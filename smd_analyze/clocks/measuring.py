@@ -1,4 +1,4 @@
-"""One candidate, interval by interval: how much it shrank, how much it turned, and what chance would have done."""
+"""Candidates, interval by interval: how much each shrank, how much it turned, and what chance would have done."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ from smd_analyze.clocks import thresholds as at
 from smd_analyze.records.clocks import Candidate
 
 Floats = np.ndarray
+OPTIMIZER_STEPS = "optimizer steps"
+AT_ONCE = 1 << 21  # numbers that are compared at once
 
 
 @dataclass(frozen=True)
 class Steps:
-    """Checkpoints' steps [T], and how many updates a recorded step may be: `least` to `most`, (1, 1) if it is one."""
+    """Checkpoints' steps [T], and how many updates a recorded step may be: `least` to `most`, (1, 1) if it is one.
+
+    `word` names what is counted: "step", "epoch", "save".
+    """
 
     numbers: Floats
     least: float = 1.0
     most: float = 1.0
+    word: str = "step"
 
     @property
     def known(self) -> bool:
@@ -30,8 +36,9 @@ class Steps:
     def of(cls, steps: Sequence[int], unit: str) -> Steps:
         """Steps as recorded in `unit`; epochs and saves hold an unknown number of updates."""
         numbers = np.asarray(steps, np.float64)
-        known = unit == "optimizer steps"
-        return cls(numbers) if known else cls(numbers, at.UNKNOWN_LEAST, at.UNKNOWN_MOST)
+        if unit == OPTIMIZER_STEPS:
+            return cls(numbers)
+        return cls(numbers, at.UNKNOWN_LEAST, at.UNKNOWN_MOST, unit.removesuffix("s"))
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,9 @@ class Measured:
 
     `fall` = −ln(‖s'‖/‖s‖) and its standard deviation `sd` (as predicted, without the factor of calibration), `turn` =
     1 − cos, `across` = ‖Δs⊥‖² against chance. `holds`: it kept its direction as only a vector without gradient does.
-    `moves`: it holds and shrank, surely; `rests`: it holds and did not move, within its sd; `same`: every element has
-    the bits that it had. `present`: both checkpoints have it.
+    `moves`: it holds and shrank, surely; `grows`: it became longer, surely; `rests`: it did not move, within its sd.
+    `firm`: it is long enough for rounding not to make another vector of it. `same`: every element has its
+    old bits. `present`: both checkpoints have it.
     """
 
     candidate: Candidate
@@ -56,6 +64,8 @@ class Measured:
     holds: np.ndarray
     moves: np.ndarray
     rests: np.ndarray
+    grows: np.ndarray
+    firm: np.ndarray
     same: np.ndarray
     alike: bool
 
@@ -71,53 +81,81 @@ class Measured:
         return factor * self.sd / self.length
 
 
-def measure(candidate: Candidate, steps: Steps, used: np.ndarray) -> Measured:
-    """Compare a candidate at the checkpoints `used` (indices, ascending), each with the next.
+def measure(candidates: Sequence[Candidate], steps: Steps, used: np.ndarray) -> list[Measured]:
+    """Compare every candidate at the checkpoints `used` (indices, ascending), each with the next."""
+    out: dict[int, Measured] = {}
+    bundles: dict[tuple[str, str, int], list[int]] = {}
+    for number, c in enumerate(candidates):
+        bundles.setdefault((c.kind, c.dtype, c.values.shape[1]), []).append(number)
+    for (_, _, d), numbers in bundles.items():
+        many = max(1, AT_ONCE // (len(used) * d))
+        for begin in range(0, len(numbers), many):
+            part = numbers[begin : begin + many]
+            out |= zip(part, _measure([candidates[n] for n in part], steps, used), strict=True)
+    return [out[number] for number in range(len(candidates))]
+
+
+def _measure(candidates: Sequence[Candidate], steps: Steps, used: np.ndarray) -> list[Measured]:
+    """Candidates of one kind, dtype and length together: [n, T, d].
 
     The angle is Kahan's, 2 atan2(‖û−v̂‖, ‖û+v̂‖): it is exact where arccos is not. The noise that turns a vector of d
     elements by 1 − cos = m stretches it by sqrt(2m/(d−1)) (sums), or sqrt(2mκ/(d−1)) with κ = d/d_eff where a few
     elements carry the length: that is the standard deviation, with a floor for roundings that repeat and do not turn.
     """
-    v = candidate.values[used]
-    first, last = used[:-1], used[1:]
+    kind = candidates[0].kind
+    precision = at.PRECISIONS.get(candidates[0].dtype)
+    coarse = precision is not None and precision.copy
+    v = np.stack([c.values[used] for c in candidates])
     k = np.diff(steps.numbers[used])
-    precision = at.PRECISIONS.get(candidate.dtype)
-    d = v.shape[1]
+    d = v.shape[2]
+    share = np.array([[c.elements / d] for c in candidates])  # a long vector is represented by d of its elements
+    dd = np.stack([_change(c, used) for c in candidates])
     with np.errstate(all="ignore"):  # a vector may be absent, or zero: what follows is then NaN, and holds nowhere
-        squares = v * v
-        ss = squares.sum(axis=1)
-        unit = v / np.sqrt(ss)[:, None]
-        angle = 2 * np.arctan2(_length(unit[1:] - unit[:-1]), _length(unit[1:] + unit[:-1]))
+        ss = np.einsum("nti,nti->nt", v, v)
+        unit = v / np.sqrt(ss)[:, :, None]
+        angle = 2 * np.arctan2(_length(unit[:, 1:] - unit[:, :-1]), _length(unit[:, 1:] + unit[:, :-1]))
         turn = 2 * np.sin(angle / 2) ** 2
-        fall = 0.5 * np.log(ss[:-1] / ss[1:])
-        effective = ss**2 / (squares * squares).sum(axis=1)
-        effective = np.minimum(effective[:-1], effective[1:])
-        share = candidate.elements / d  # a long vector is represented by d of its elements
-        dd = _change(candidate, used)
-        across = ss[1:] * share * np.sin(angle) ** 2 / _chance(candidate, v, dd, share)
-        slice_like = candidate.kind != "sum"
-        coarse = precision is not None and precision.copy  # its roundings are as uneven as the elements
-        spread = d / effective if slice_like or coarse else 1.0
-        sd = np.sqrt(2 * turn * spread / max(d - 1, 1)) + _floor(candidate, k * steps.most, precision)
-        largest = np.abs(v).max(axis=1)
-        size = np.sqrt(ss * share / candidate.tensor_vv[used])
-        alive = largest > at.COLLAPSED
-        if not slice_like:
+        fall = 0.5 * np.log(ss[:, :-1] / ss[:, 1:])
+        effective = 1 / np.einsum("nti,nti->nt", unit**2, unit**2)
+        effective = np.minimum(effective[:, :-1], effective[:, 1:])
+        if kind == "sum":
+            chance = dd
+        elif kind == "slice":
+            chance = dd / np.array([[max(c.parts, 1)] for c in candidates])
+        else:
+            chance = _length(v[:, 1:] - v[:, :-1]) ** 2 * share
+        across = ss[:, 1:] * share * np.sin(angle) ** 2 / chance
+        uneven = d / effective if kind != "sum" or coarse else 1.0  # roundings of copies are as uneven as elements
+        # A slice that moves by less than an ulp of its copies turns by chance only: at least two roundings are in it.
+        noise = np.maximum(turn, precision.rounding**2) if precision and coarse and kind != "sum" else turn
+        sd = np.sqrt(2 * noise * uneven / max(d - 1, 1)) + _floor(kind, k * steps.most, precision)
+        size = np.sqrt(ss * share / np.stack([c.tensor_vv[used] for c in candidates]))
+        alive = np.abs(v).max(axis=2) > at.COLLAPSED
+        if kind == "sum":
             alive &= size > at.SPENT
-        present = np.isfinite(v).all(axis=1)
-        present = present[:-1] & present[1:]
-        straight = _straight(candidate, turn, size[1:], k * steps.most, precision)
-        limit = at.PERPENDICULAR if precision is None or not precision.copy else at.COPY_PERPENDICULAR
-        holds = present & alive[:-1] & alive[1:] & (dd > 0) & straight & (across < limit)
+        whole = np.asarray(np.isfinite(v).all(axis=2))
+        present = whole[:, :-1] & whole[:, 1:]
+        bound = np.broadcast_to(_rounding(kind, size[:, 1:], k * steps.most, precision), turn.shape)
+        most = np.minimum(bound, at.COPY_TURNING if coarse else at.TURNING)
+        straight = turn < most
+        holds = present & alive[:, :-1] & alive[:, 1:] & (dd > 0) & straight
+        copied = at.COPY_PERPENDICULAR if kind == "sum" else at.COPY_PERPENDICULAR_SLICE
+        holds &= across < (copied if coarse else at.PERPENDICULAR)
+        firm = alive[:, :-1] & alive[:, 1:] & (bound > 0) & (bound < at.FIRM)
         holds &= (d >= at.DIRECTIONS) & (effective >= at.EFFECTIVE) & (np.abs(fall) < at.MOST_DECAY) & (k > 0)
         moves = holds & (fall > 0) & (sd < at.SURE * fall)
-        rests = holds & (not slice_like) & (np.abs(fall) < at.STILL * sd)
-        mean = np.abs(v).mean(axis=1)
-        alike = bool(np.nanmax(np.abs(v).std(axis=1) / mean, initial=0.0) < at.ALIKE)
-    same = present & (v[1:] == v[:-1]).all(axis=1)
-    return Measured(
-        candidate, first, last, k, fall, sd, turn, across, present, holds, moves, rests, same, alike
-    )  # fmt: skip
+        grows = holds & (fall < 0) & (sd < at.SURE * -fall)
+        rests = holds & (kind == "sum") & (np.abs(fall) < at.STILL * sd)
+        spread = np.abs(v).std(axis=2) / np.abs(v).mean(axis=2)
+        alike = ~(spread >= at.ALIKE).any(axis=1)
+    same = present & (v[:, 1:] == v[:, :-1]).all(axis=2)
+    return [
+        Measured(
+            c, used[:-1], used[1:], k, fall[n], sd[n], turn[n], across[n], present[n], holds[n], moves[n], rests[n],
+            grows[n], firm[n], same[n], bool(alike[n]),
+        )
+        for n, c in enumerate(candidates)
+    ]  # fmt: skip
 
 
 def turning(u: Floats, v: Floats) -> float:
@@ -128,44 +166,29 @@ def turning(u: Floats, v: Floats) -> float:
 
 
 def _length(x: Floats) -> Floats:
-    return np.sqrt(np.einsum("ij,ij->i", x, x))
+    return np.sqrt(np.einsum("nti,nti->nt", x, x))
 
 
 def _change(candidate: Candidate, used: np.ndarray) -> Floats:
     """‖ΔW‖² of the whole tensor over each interval; over several checkpoints the sum, as of independent steps."""
     dd = np.where(np.isfinite(candidate.tensor_dd), candidate.tensor_dd, 0.0)
-    total = np.cumsum(dd)
-    return np.diff(total[used])
+    return np.diff(np.cumsum(dd)[used])
 
 
-def _chance(candidate: Candidate, v: Floats, dd: Floats, share: float) -> Floats:
-    """The squared change that chance gives such a vector: a sum of independent terms, or one of n equal parts."""
-    if candidate.kind == "sum":
-        return dd
-    if candidate.kind == "slice":
-        return dd / max(candidate.parts, 1)
-    step = np.diff(v, axis=0)
-    return np.einsum("ij,ij->i", step, step) * share
-
-
-def _floor(candidate: Candidate, updates: Floats, precision: at.Precision | None) -> Floats:
+def _floor(kind: str, updates: Floats, precision: at.Precision | None) -> Floats | float:
     """Error of the log ratio by roundings that repeat, so that they do not turn the vector."""
-    if candidate.kind == "sum":
-        return np.full_like(updates, 1e-13)
+    if kind == "sum":
+        return at.FLOOR_SUM
     if precision is not None and precision.copy:
-        return np.full_like(updates, precision.rounding if candidate.kind == "vector" else 0.0)
-    return updates * (at.FLOOR_VECTOR if candidate.kind == "vector" else at.FLOOR_SLICE)
+        return precision.rounding if kind == "vector" else 0.0
+    return updates * (at.FLOOR_VECTOR if kind == "vector" else at.FLOOR_SLICE)
 
 
-def _straight(
-    candidate: Candidate, turn: Floats, size: Floats, updates: Floats, precision: at.Precision | None
-) -> np.ndarray:
-    """Whether the vector turned no more than rounding turns it; `size` is its length against the tensor's."""
+def _rounding(kind: str, size: Floats, updates: Floats, precision: at.Precision | None) -> Floats | float:
+    """The largest 1 − cos that rounding explains, 0 if unknown; `size` is the vector's length against the tensor's."""
     if precision is None:
-        return np.zeros(turn.shape, bool)
+        return 0.0
     c = precision.rounding
-    sums = candidate.kind == "sum"
     if precision.copy:
-        return turn < np.minimum(at.COPY_TURNING, at.COPY_ROUNDINGS * c * c / (size**2 if sums else 1.0))
-    rounding = at.ROUNDINGS_SUM * updates * c * c / size**2 if sums else at.ROUNDINGS_SLICE * (updates * c) ** 2
-    return turn < np.minimum(at.TURNING, rounding)
+        return at.COPY_ROUNDINGS * c * c / (size**2 if kind == "sum" else 1.0)
+    return at.ROUNDINGS_SUM * updates * c * c / size**2 if kind == "sum" else at.ROUNDINGS_SLICE * (updates * c) ** 2

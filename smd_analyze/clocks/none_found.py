@@ -14,19 +14,28 @@ SHOWN = 3  # names of tensors
 
 
 def why_none(
-    candidates: Candidates, measured: Sequence[Measured], checkpoints: int, dtypes: Collection[str] = ()
+    candidates: Candidates,
+    measured: Sequence[Measured],
+    lone: Sequence[str],
+    checkpoints: int,
+    dtypes: Collection[str] = (),
 ) -> str:
-    """What was looked for, and why nothing of it is a clock. `dtypes`: types in which weights are saved."""
+    """What was looked for, and why nothing of it is a clock.
+
+    `lone`: what would be one, had another tensor confirmed it; `dtypes`: types in which weights are saved.
+    """
     looked = candidates.looked_at
     if checkpoints < 2:
         return "a decay clock is read between two checkpoints: there is one"
     kinds = [f"{looked[kind]:,} {kind}" for kind in ("sums", "slices", "vectors") if looked.get(kind)]
     if not kinds:
         return "no direction of the weights was looked at"
-    told = [f"no direction shrinks by decay alone, of {_listed(kinds)}", *_sums(candidates, measured)]
-    told += _slices(candidates, measured)
-    if checkpoints == 2:
-        told.append("with two checkpoints, clocks of two tensors must agree before one is believed")
+    told = [f"no direction surely shrinks by decay alone, of {_listed(kinds)}"]
+    if lone:
+        why = "with two checkpoints" if checkpoints == 2 else "where all elements are equal"
+        told.append(f"{', '.join(lone[:SHOWN])} may, but {why} another tensor must show the same rate")
+    else:
+        told += [*_sums(candidates, measured), *_slices(candidates, measured)]
     coarse = sorted({t for t in {*dtypes, *(m.candidate.dtype for m in measured)} if _is_coarse(t)})
     if coarse:
         told.append(f"{' and '.join(coarse)} weights hide slow decay")
@@ -49,8 +58,8 @@ def _sums(candidates: Candidates, measured: Sequence[Measured]) -> list[str]:
     if spent:
         return [f"sums that are only rounding by now: {', '.join(spent[:SHOWN])}"]
     return [
-        "sums feel a gradient, as they do under Adam-like optimizers, with losses other than softmax, and where the last "
-        "layer began at zero"
+        "sums feel a gradient, as they do under Adam-like optimizers, with losses other than softmax, and where the "
+        "last layer began at zero"
     ]
 
 

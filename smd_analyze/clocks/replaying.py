@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil, floor, log1p
+from math import ceil, expm1, floor, log1p
 from typing import Literal
 
 import numpy as np
@@ -31,8 +31,8 @@ AROUND = 1  # steps more and fewer that are tried, too
 class Replay:
     """How a vector was reproduced: by which form, with which ηλ ("factor": 1 − f), over how many steps.
 
-    `low`, `high`: least and greatest ηλ that give these bits ("factor": the rates that round to f). `else_equal`: the
-    largest share of elements that a step more or fewer, or the next factor, leaves equal.
+    `low`, `high`: no ηλ outside gives these bits ("factor": the rates that round to f). `else_equal`: the largest share
+    of elements that a step more or fewer, or the next factor, leaves equal.
     """
 
     form: Form
@@ -50,9 +50,10 @@ class Replay:
 
 def replay_factor(start: np.ndarray, end: np.ndarray, steps: int, rate: float, error: float) -> Replay | None:
     """Replay `start` [d] to `end` [d] (fp32 values) with every factor that the measured rate ± error allows."""
-    u, v = np.float32(start), np.float32(end)
-    least = max(1, floor((rate - error) / ULP) - 1)
-    ulps = np.arange(least, max(least + 2, ceil((rate + error) / ULP) + 1) + 1)
+    u, v = start.astype(np.float32), end.astype(np.float32)
+    lost = -expm1(-rate)  # 1 − f
+    least = max(1, floor((lost - error) / ULP) - 1)
+    ulps = np.arange(least, max(least + 2, ceil((lost + error) / ULP) + 1) + 1)
     if len(ulps) > 4 * POINTS:
         return None  # the rate is too uncertain to tell factors apart
     factors = (1.0 - ulps * ULP).astype(np.float32)[:, None]
@@ -72,8 +73,9 @@ def replay_product(
     start: np.ndarray, end: np.ndarray, steps: int, rate: float, error: float, form: Form
 ) -> Replay | None:
     """The same for w − ηλ·w: elements fall faster with a larger ηλ, so the one that fits is found by narrowing down."""
-    u, v = np.float32(start), np.float32(end)
-    low, high = max(0.0, rate - error - ULP), rate + error + ULP
+    u, v = start.astype(np.float32), end.astype(np.float32)
+    lost = -expm1(-rate)
+    low, high = max(0.0, lost - error - ULP), lost + error + ULP
     for _ in range(ROUNDS):
         tried = np.linspace(low, high, POINTS + 2)[1:-1]
         w, seen = _product(u, v, steps, tried, form)
@@ -82,7 +84,9 @@ def replay_product(
             rest = float(np.delete(seen[full[0]], AROUND).max())
             if rest == 1.0:
                 return None
-            return Replay(form, float(tried[full].mean()), tried[full[0]], tried[full[-1]], steps, rest)
+            wider = np.concatenate([[low], tried, [high]])  # from the last that fails to the first that fails again
+            ends = float(wider[full[0]]), float(wider[full[-1] + 2])
+            return Replay(form, float(tried[full].mean()), *ends, steps, rest)
         slow = (np.abs(w) > np.abs(v)).sum(1)  # elements that this ηλ leaves too large
         fast = (np.abs(w) < np.abs(v)).sum(1)
         if not ((slow == 0) | (fast == 0)).any():
@@ -95,9 +99,7 @@ def replay_product(
     return None
 
 
-def _product(
-    u: np.ndarray, v: np.ndarray, steps: int, decays: np.ndarray, form: Form
-) -> tuple[np.ndarray, np.ndarray]:
+def _product(u: np.ndarray, v: np.ndarray, steps: int, decays: np.ndarray, form: Form) -> tuple[np.ndarray, np.ndarray]:
     """The vector after `steps` steps, one row per ηλ, and the shares of equal elements around it."""
     w = np.repeat(u[None], len(decays), 0)
     if form == "fused":
@@ -141,6 +143,4 @@ def _equal(
 
 def cost(steps: int, elements: int) -> float:
     """Seconds that one replay may take, roughly: a step of 20 rows is a few calls, each over the elements."""
-    return steps * (4e-6 + 2e-8 * elements)
-
-
+    return 2e-4 + steps * (4e-6 + 2e-8 * elements)

@@ -43,27 +43,27 @@ class Apart:
 
 @dataclass(frozen=True)
 class Judged:
-    """Clocks, and what was refused: `demoted` slices of the axis of a sum that is a clock, `odd` ones out."""
+    """Clocks, slices that never change, slices that disagree, and what no other tensor confirmed, by name."""
 
     clocks: tuple[Claimed, ...]
-    demoted: int = 0
     constant: tuple[Measured, ...] = ()
     odd: tuple[Apart, ...] = ()
+    lone: tuple[str, ...] = ()
 
 
 def judge(measured: Sequence[Measured]) -> Judged:
     """The rule. A clock must hold in two consecutive intervals; where there is one, two tensors must agree in it."""
     usable = [m for m in measured if m.first.size]
-    alone = all(m.first.size == 1 for m in usable)
+    alone = all((m.present & ~m.same).sum() <= 1 for m in usable)  # copies do not count
     picked = [c for m in usable if (c := _claim(m, 1 if alone else 2)) is not None]
-    if alone:
-        picked = _confirmed(picked)
-    picked = [c for c in picked if not c.measured.alike or _vouched(c, picked)]
-    summed = {(c.measured.candidate.parameter, c.measured.candidate.axes) for c in picked if _is_sum(c.measured)}
-    kept = [c for c in picked if _is_sum(c.measured) or _place(c.measured) not in summed]
+    believed = _confirmed(picked) if alone else picked
+    believed = [c for c in believed if not c.measured.alike or _vouched(c, believed)]
+    lone = [c.name for c in picked if not any(c is b for b in believed)]
+    summed = {(c.measured.candidate.parameter, c.measured.candidate.axes) for c in believed if _is_sum(c.measured)}
+    kept = [c for c in believed if _is_sum(c.measured) or _place(c.measured) not in summed]
     constant = [m for m in usable if _constant(m) and _place(m) not in summed]
     clocks, odd = _few(kept)
-    return Judged(tuple(clocks), len(picked) - len(kept), tuple(constant), tuple(odd))
+    return Judged(tuple(clocks), tuple(constant), tuple(odd), tuple(lone))
 
 
 def _claim(m: Measured, needed: int) -> Claimed | None:
@@ -78,7 +78,11 @@ def _claim(m: Measured, needed: int) -> Claimed | None:
 
 def _confirmed(picked: Sequence[Claimed]) -> list[Claimed]:
     """Where two checkpoints are all there is: clocks that another tensor's clock confirms."""
-    return [a for a in picked if any(a is not b and _other(a, b) and _agree(a, b, 0) for b in picked)]
+    return [a for a in picked if any(_other(a, b) and _agree_anywhere(a, b) for b in picked)]
+
+
+def _agree_anywhere(a: Claimed, b: Claimed) -> bool:
+    return any(_agree(a, b, i) for i in np.flatnonzero(a.where & b.where).tolist())
 
 
 def _vouched(clock: Claimed, picked: Sequence[Claimed]) -> bool:
@@ -86,7 +90,7 @@ def _vouched(clock: Claimed, picked: Sequence[Claimed]) -> bool:
     for other in picked:
         if other.measured.alike or other.moving != clock.moving:
             continue
-        both = np.flatnonzero(clock.measured.moves & other.measured.moves)
+        both = np.flatnonzero(clock.measured.moves & other.measured.moves).tolist()
         if len(both) >= min(2, clock.measured.first.size) and all(_agree(clock, other, i) for i in both):
             return True
     return False
@@ -100,7 +104,9 @@ def _agree(a: Claimed, b: Claimed, i: int) -> bool:
 
 
 def _other(a: Claimed, b: Claimed) -> bool:
-    return a.measured.candidate.parameter != b.measured.candidate.parameter
+    """Whether two clocks are of different tensors, and not of one that is saved under two names."""
+    x, y = a.measured.candidate, b.measured.candidate
+    return x.parameter != y.parameter and not np.array_equal(x.tensor_vv, y.tensor_vv, equal_nan=True)
 
 
 def _is_sum(m: Measured) -> bool:
@@ -136,7 +142,7 @@ def _few(clocks: Sequence[Claimed]) -> tuple[list[Claimed], list[Apart]]:
         odd += apart
         best = sorted(fits, key=_quality)[:SHOWN]
         keep = [c for c in fits if any(c is b for b in best)]
-        more = len(fits) - len(keep) + sum(c.measured.candidate.alike for c in keep)
+        more = len(fits) - len(keep) + sum(c.measured.candidate.alike for c in fits)
         out += [Claimed(c.measured, c.where, c.moving, more) for c in keep]
     return out, odd
 

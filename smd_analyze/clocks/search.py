@@ -6,15 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from smd_analyze.clocks import certifying, explaining, lineage, table
+from smd_analyze.clocks import certifying, explaining, lineage, ordering, table
 from smd_analyze.clocks.differing import differences
-from smd_analyze.clocks.measuring import Steps, measure
+from smd_analyze.clocks.measuring import OPTIMIZER_STEPS, Measured, Steps, measure
 from smd_analyze.clocks.none_found import why_none
-from smd_analyze.clocks.rule import judge
+from smd_analyze.clocks.rule import Judged, judge
 from smd_analyze.records.clocks import Candidates, Clocks
 from smd_analyze.records.group import Translation
-
-OPTIMIZER_STEPS = "optimizer steps"
 
 
 def find_clocks(
@@ -40,25 +38,35 @@ def find_clocks(
     (Kunin et al. 2021, arXiv:2012.04728, for the symmetry). No hyperparameter enters.
     """
     ticks = Steps.of(steps, step_unit)
-    used = np.arange(len(steps))
-    measured = [measure(c, ticks, used) for c in candidates.found] if len(steps) > 1 else []
-    judged = judge(measured)
+    measured, judged = _judged(candidates, ticks)
     foreign = lineage.strangers(judged.clocks, len(steps))
     if foreign:
-        used = np.setdiff1d(used, foreign)
-        measured = [measure(c, ticks, used) for c in candidates.found]
-        judged = judge(measured)
+        measured, judged = _judged(candidates, ticks, foreign)
+    broken = lineage.about(judged.clocks, ticks, foreign)
+    order = ordering.order(judged.clocks, measured, ticks)
+    if order.doubtful:  # their steps are wrong, and with them every rate beside them
+        measured, judged = _judged(candidates, ticks, [*foreign, *order.doubtful])
     clocks = judged.clocks
     certified = certifying.certify(clocks, ticks)
     reasons = explaining.reasons(clocks, translations)
     rows = table.rows(clocks, certified.replays, reasons, ticks)
     found = (
         *candidates.findings,
-        *lineage.about(clocks, ticks, foreign),
+        *broken,
+        *order.findings,
         *differences(clocks, judged.odd, ticks, parameter_group or {}),
-        *table.without_decay(rows),
+        *table.without_decay(rows, ticks),
         *explaining.contradictions(clocks, measured, translations, dict.fromkeys(in_graph, True)),
         *certifying.notes(clocks, certified),
     )
-    none = "" if rows else why_none(candidates, measured, len(steps), dtypes)
+    backwards = "what feels no gradient grows from checkpoint to checkpoint: the order looks reversed"
+    reverse = any(f.code == ordering.REVERSED for f in order.findings)
+    none = "" if rows else backwards if reverse else why_none(candidates, measured, judged.lone, len(steps), dtypes)
     return Clocks(table.frame([*rows, *table.constant_rows(judged, ticks)]), found, candidates.looked_at, none)
+
+
+def _judged(candidates: Candidates, steps: Steps, without: Sequence[int] = ()) -> tuple[list[Measured], Judged]:
+    """The candidates compared from checkpoint to checkpoint, and what is a clock of them."""
+    used = np.setdiff1d(np.arange(len(steps.numbers)), without)
+    measured = measure(candidates.found, steps, used) if len(used) > 1 else []
+    return measured, judge(measured)

@@ -10,15 +10,18 @@ import numpy as np
 from smd_analyze.clocks import certifying
 from smd_analyze.clocks import thresholds as at
 from smd_analyze.clocks.measuring import Measured, Steps
-from smd_analyze.clocks.replaying import Replay
+from smd_analyze.clocks.replaying import ULP, Replay
 from smd_analyze.clocks.rule import Claimed, Judged
+from smd_analyze.decay_formulas import rounding_bias
 from smd_analyze.records.finding import Finding
 
 if TYPE_CHECKING:
     import polars as pl
 
+FEW_ULPS = 2e-6  # decay per step below which elements lose few enough units in the last place for it to show
 MOVING, NO_DECAY, AT_MOST = "moving", "no decay", "at most"
 EXACT = 1e-9  # relative half-width of a rate whose every bit was reproduced
+ENOUGH = 128  # elements with the same factor in an interval: another kernel would do that in one run of a hundred
 COLUMNS = (
     "clock", "parameter", "functional", "step_from", "step_to", "decay_per_step", "decay_per_step_low",
     "decay_per_step_high", "kind", "directions", "evidence",
@@ -32,13 +35,18 @@ def rows(
 ) -> list[Row]:
     """Every interval in which a clock holds, or was reproduced in every bit."""
     out: list[Row] = []
+    elements: dict[tuple[int, float], int] = {}
+    for (number, i), replay in replays.items():
+        many = clocks[number].measured.candidate.values.shape[1]
+        elements[i, replay.decay] = elements.get((i, replay.decay), 0) + many
     for number, clock in enumerate(clocks):
         m = clock.measured
         for i in range(len(m.fall)):
             replay = replays.get((number, i))
             if replay is None and not clock.where[i]:
                 continue
-            told = _told(clock, i, steps) if replay is None else _reproduced(replay)
+            proved = None if replay is None else _reproduced(replay, elements[i, replay.decay])
+            told = proved or _told(clock, i, steps)
             if told is None:
                 continue
             evidence = f"{_evidence(m, i)}{_more(clock, reasons.get(number))}"
@@ -60,19 +68,33 @@ def _row(m: Measured, i: int, steps: Steps) -> Row:
     }
 
 
-def _reproduced(replay: Replay) -> Row:
-    """The rate that the bits prove."""
+def _reproduced(replay: Replay, elements: int) -> Row | None:
+    """The rate that the bits prove: the factor's. None for other forms, which fix no number.
+
+    Of w − ηλ·w any ηλ is possible, and a settled heavy ball does nearly the same: one of them leaves a few elements
+    with the right bits even where it is not quite the one that acted, so the measured rate keeps its own interval.
+
+    As for the factor: a kernel of another kind, whose ηλ happens to lie near a multiple of 2^-24, leaves the same bits
+    in a few elements. Each bounds ηλ to a random place within an ulp, n of them to an ulp/n or so: many are a proof.
+    """
     rate = replay.rate
-    ends = (-np.log1p(-replay.low), -np.log1p(-replay.high)) if replay.form != "factor" else (rate, rate)
-    return _numbers(MOVING, rate, float(ends[0]) * (1 - EXACT), float(ends[1]) * (1 + EXACT))
+    if replay.form == "factor":
+        half = rate * EXACT
+        if replay.decay < 1.5 * ULP:
+            half = ULP / 2  # every element loses one unit in its last place, whatever the kernel
+        elif elements < ENOUGH:
+            half = max(half, 1.5 * ULP / elements)
+        return _numbers(MOVING, rate, rate - half, rate + half)
+    return None
 
 
 def _told(clock: Claimed, i: int, steps: Steps) -> Row | None:
     """Rate and interval by kind; None where a clock runs backwards, which is a finding and no rate."""
     m = clock.measured
-    rate, half = float(m.rate[i]), at.NORMAL_95 * float(m.error[i])
+    rate = float(m.rate[i])
+    half = at.NORMAL_95 * float(m.error[i]) + _bias(m, i, rate) * steps.most
     low, high = rate - half, rate + half
-    if m.rests[i] and high < at.NO_DECAY * steps.least:
+    if m.rests[i] and not clock.moving and high < at.NO_DECAY * steps.least:
         return _numbers(NO_DECAY, rate, low, high)
     if rate < -at.APART * float(m.error[i]):
         return None
@@ -80,6 +102,14 @@ def _told(clock: Claimed, i: int, steps: Steps) -> Row | None:
     if m.rests[i] or rate < resolution or low <= 0:
         return _numbers(AT_MOST, max(rate, 0.0), 0.0, max(high, resolution))
     return _numbers(MOVING, rate, low, high)
+
+
+def _bias(m: Measured, i: int, rate: float) -> float:
+    """What the elements' own rounding may add to or take from the rate of a slice that moves by a few ulps a step."""
+    fine = m.candidate.dtype in ("float32", "float64") and m.candidate.kind != "sum"
+    if not fine or not 0 < rate < FEW_ULPS:
+        return 0.0
+    return rounding_bias(m.candidate.values[m.first[i]], rate)
 
 
 def _numbers(kind: str, rate: float, low: float, high: float) -> Row:
@@ -93,7 +123,7 @@ def _evidence(m: Measured, i: int) -> str:
 
 
 def _more(clock: Claimed, reason: str | None) -> str:
-    others = f"; {clock.others} more slices of this tensor agree" if clock.others else ""
+    others = f"; {clock.others} more slices of this tensor do the same" if clock.others else ""
     return others + (f"; expected by the graph: {reason}" if reason else "")
 
 
@@ -120,7 +150,7 @@ def constant_rows(judged: Judged, steps: Steps) -> list[Row]:
     return out
 
 
-def without_decay(table_rows: Sequence[Row]) -> list[Finding]:
+def without_decay(table_rows: Sequence[Row], steps: Steps) -> list[Finding]:
     """One finding for each clock that never moves: no decay acts on its tensor."""
     kinds: dict[str, set[str]] = {}
     for row in table_rows:
@@ -132,7 +162,7 @@ def without_decay(table_rows: Sequence[Row]) -> list[Finding]:
             most = max(r["decay_per_step_high"] for r in own)
             text = (
                 f"no decay acts on it: its {own[0]['functional']}, which feels no gradient, stays where it is (at most "
-                f"{most:.1g} per step)"
+                f"{most:.1g} per {steps.word})"
             )
             remedy = "if weight decay was meant to act here, it did not: check the optimizer's parameter groups"
             out.append(Finding("no-decay", "note", own[0]["parameter"], text, remedy))

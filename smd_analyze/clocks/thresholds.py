@@ -21,10 +21,12 @@ ROUNDINGS_SLICE = 3.0  # 1 − cos of a slice against k equal roundings: the sam
 SPENT = 1e-5  # ‖sum‖/‖W‖ below which a sum is only rounding
 COLLAPSED = 1e-12  # largest |element| below which a vector was driven to zero by Adam with L2: nothing is left to read
 ALIKE = 1e-3  # spread of |elements| against their size: equal elements keep their direction whatever moves them
-FRESH = 0.05  # 1 − cos that is no rounding: another vector. Other runs are at about 1, the same run below 1e-6
+FRESH = 0.5  # 1 − cos that is another vector: other runs are at about 1, the same run below 1e-6
+FIRM = 1e-2  # 1 − cos that rounding alone may make of a vector that is asked whether it is another one
 
 SD_FACTOR_SUM = 1.1  # measured over predicted sd, worst run of nine: 1.07
 SD_FACTOR_SLICE = 1.25  # 34,631 intervals of slices: 1.12 on average
+FLOOR_SUM = 1e-13  # of the log ratio: what float64 sums are good for
 FLOOR_SLICE = 2.0**-30  # per step: bias of roundings that repeat, and are different in each element
 FLOOR_VECTOR = 2.0**-25  # per step: the same where elements may be alike, and round alike (half an ulp)
 RESOLUTION = 3e-8  # per step, 2^-25: half an ulp of 1. A true rate of 2e-8 reads 0.95 of it, one of 2e-9 reads 0.4
@@ -35,6 +37,7 @@ UNKNOWN_MOST = 10_000.0  # updates in an epoch or between two saves, where the f
 UNKNOWN_LEAST = 100.0  # … and seldom fewer
 
 COPY_PERPENDICULAR = 1e-2  # as PERPENDICULAR, for 16-bit copies of weights that are trained in fp32
+COPY_PERPENDICULAR_SLICE = 1e-3  # slices are a continuum of nearly dead ones: rates are right up to 3e-4
 COPY_ROUNDINGS = 10.0  # 1 − cos against that of two roundings: the copies', whatever the interval
 COPY_TURNING = 1e-3  # as TURNING
 

@@ -16,7 +16,7 @@ from smd_analyze.decay_formulas.recursion import (
     step_matrices,
     velocity_lag,
 )
-from smd_analyze.decay_formulas.rounding import RESOLUTION, decay_of_factor, fp32_factor, rounded_rate
+from smd_analyze.decay_formulas.rounding import RESOLUTION, decay_of_factor, fp32_factor, rounded_rate, rounding_bias
 from smd_analyze.decay_formulas.settled import (
     adam_l2_slope,
     coupled_rate,
@@ -40,6 +40,7 @@ __all__ = [
     "oscillates",
     "oscillation_limit",
     "rounded_rate",
+    "rounding_bias",
     "settled_buffer",
     "step_matrices",
     "velocity_lag",

@@ -49,3 +49,17 @@ def rounded_rate(decay: npt.ArrayLike, form: Form = "factor", dtype: str = "floa
     u = 2 ** ((np.arange(MANTISSAS) + 0.5) / MANTISSAS)
     lost = np.rint(acting[..., None] * u / ulp) * ulp / u
     return -np.log1p(-lost.mean(-1))
+
+
+def rounding_bias(weights: npt.ArrayLike, rate: float) -> float:
+    """The most by which a slice of fp32 weights [d] may shrink faster or slower than decay acts, per update.
+
+    Each element w loses rint(x·w/ulp)·ulp instead of x·w, the same every update, so the error of −ln(‖w'‖/‖w‖) does not
+    average out: it is Σw·(lost − xw)/Σw². Taken at its worst for x within a fifth of `rate`, since the true one is not
+    known. Percents of the rate at a few ulp (1e-7), 1e-3 of it at 1e-6 for a hundred elements.
+    """
+    w = np.abs(np.asarray(weights, np.float32)).astype(np.float64)
+    ulp = np.spacing(w.astype(np.float32)).astype(np.float64)
+    x = rate * np.linspace(0.8, 1.2, 17)[:, None]
+    lost = np.rint(x * w / ulp) * ulp
+    return float(np.abs((lost * w).sum(1) / np.square(w).sum() - x[:, 0]).max())

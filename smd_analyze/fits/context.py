@@ -99,13 +99,20 @@ class Context:
         return self.thinned(self.start)
 
     def thinned(self, start: int) -> np.ndarray:
-        """Checkpoints (indices) from `start` on, at least SPACING/(1−α) updates apart, not more than MOST + 1."""
+        """Checkpoints (indices) from `start` on, at least SPACING/(1−α) updates apart, not more than MOST + 1.
+
+        Those less than twice as far from `start` are left out where others remain: there momentum's buffer still fills,
+        at the start of a run, or turns the old way, after a change of the learning rate.
+        """
         r = self.regime
         here = np.flatnonzero(np.isfinite(self.series.vv).any(axis=1))
         here = here[here >= start]
         made = np.concatenate([[0.0], np.cumsum(r.updates)])
         if len(here) < 2:
             return here
+        if r.smear > 1 and (start > 0 or self.series.steps[0] == 0):
+            later = here[made[here] - made[start] >= 2 * SPACING * r.smear]
+            here = later if len(later) > 3 else here
         shortest = max(SPACING * r.smear, (made[here[-1]] - made[here[0]]) / MOST * (1 - 1e-9))
         kept = [here[-1]]
         for i in here[-2::-1]:
@@ -123,10 +130,15 @@ class Context:
         units = np.flatnonzero((self.series.vv[self.edges] > 0).all(axis=0))
         if not len(units) or not np.isfinite(maps.phi).all() or not (maps.source > 0).all():
             return None
-        n = self.series.vv[np.ix_(self.edges, units)]
-        y, noise = n ** (r.power // 2), maps.noise
+        y = self.series.vv[np.ix_(self.edges, units)] ** (r.power // 2)
         made = np.concatenate([[0.0], np.cumsum(r.updates)])[self.edges]
-        return gradient_scale(y, maps.phi, maps.source, noise, floor=FLOOR, when=0.5 * (made[1:] + made[:-1]))
+        when = 0.5 * (made[1:] + made[:-1])
+        found = gradient_scale(y, *maps.corrected(), maps.noise, floor=FLOOR, when=when)
+        for _ in range(2 if (maps.number > 0).any() else 0):
+            rest = maps.source / (1 - maps.phi)
+            height = np.maximum(found.value, 0) * rest[:, None] / np.sqrt(y[1:] * y[:-1])
+            found = gradient_scale(y, *maps.corrected(height), maps.noise, floor=FLOOR, when=when)
+        return found
 
     @property
     def moving(self) -> bool:

@@ -20,7 +20,6 @@ from smd_analyze.fits.regime import regimes
 from smd_analyze.fits.stationary import stationarity_rows
 from smd_analyze.fits.timescales import timescale_rows
 from smd_analyze.fits.transient import transient_rows
-from smd_analyze.fits.waiting import waiting_rows
 from smd_analyze.records.schedule import Schedule
 from smd_analyze.records.statistics import Statistics
 
@@ -30,7 +29,6 @@ QUANTITIES: tuple[Family, ...] = (
     level_rows,
     agreement_rows,
     relaxation_rows,
-    waiting_rows,
     gradient_scale_rows,
     decay_rows,
     effective_rate_rows,

@@ -63,9 +63,10 @@ def gradient_picture(c: Context) -> pl.DataFrame:
     if r.power == 4 and not r.gap and r.rate_known and len(vv) > 1:
         edges = c.thinned(0)
         maps = interval_maps(r, edges)
-        gain = vv[edges][1:] ** 2 - maps.phi[:, None] * vv[edges][:-1] ** 2
+        phi, source = maps.corrected()
+        gain = vv[edges][1:] ** 2 - phi[:, None] * vv[edges][:-1] ** 2
         with np.errstate(divide="ignore", invalid="ignore"):
-            scale = gain / maps.source[:, None]
+            scale = gain / source[:, None]
         shown = np.isfinite(scale).any(axis=1) & (maps.source > 0)
         steps = c.series.steps[edges]
         rows = [

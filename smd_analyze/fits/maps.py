@@ -2,6 +2,7 @@
 
 SGD family: Y = S = ‖w‖⁴, one step is S' = q²S + η_e²L(1+q), q = (1−x_e)², η_e = η/(1−α) (Wan et al. 2021,
 arXiv:2006.08419, the square of its recursion for tangent gradients); M is the gradient's scale L = E‖g̃‖² at unit norm.
+A change of the learning rate from η to η' adds 4αη_e'(η_e − η_e')L/(1−α²) within 1/(1−α) steps: the buffer is older.
 AdamW, Lion, Muon: Y = n = ‖w‖², n' = (1−x)²n + η²M; M is the squared length of a unit step, momentum's overlap
 included: its step does not depend on the norm (Kosson et al. 2023, arXiv:2305.17212).
 """
@@ -14,6 +15,7 @@ import numpy as np
 
 from smd_analyze.fits.regime import COUPLED, Regime
 
+HIGHEST = 10.0  # Y*/Y beyond which momentum's correction is not followed
 PIECES = 32  # an interval whose learning rate changes is cut into this many pieces of constant learning rate
 
 
@@ -21,14 +23,28 @@ PIECES = 32  # an interval whose learning rate changes is cut into this many pie
 class Maps:
     """Φ, B, C of intervals, arrays [m]; NaN where the schedule does not say. `power`: Y = ‖w‖^power.
 
-    `trusted` [m]: the effective map holds there: not within 5/(1−α) updates, and no learning-rate change inside that
-    momentum would smear.
+    The rate of these is theory's far above equilibrium, 4x_e; `number` [m] is A = αηλ/(1−α)², by which momentum speeds
+    it up: `corrected`.
     """
 
     phi: np.ndarray
     source: np.ndarray
     noise: np.ndarray
+    number: np.ndarray
     power: int
+
+    def corrected(self, height: np.ndarray | float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        """Φ and B with the rate times 1 + A(1 + 3·height), height = Y*/Y ([m], [m, units] or a number).
+
+        Joins the known limits of the three-moment recursion: 4x_e(1 + 4A) at equilibrium, 4x_e(1 + A) far above it.
+        """
+        height = np.minimum(np.asarray(height, float), HIGHEST)
+        extra = 1, *(1,) * (height.ndim - 1)
+        number, phi, source = (x.reshape(-1, *extra[1:]) for x in (self.number, self.phi, self.source))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            faster = phi ** (1 + number * (1 + 3 * height))
+            rest = np.where(phi < 1, source / (1 - phi), 0.0)
+        return faster, np.where(phi < 1, rest * (1 - faster), source)
 
 
 def segment(
@@ -50,15 +66,17 @@ def segment(
 
 
 def interval_maps(r: Regime, edges: np.ndarray | None = None) -> Maps:
-    """The maps between the checkpoints `edges` (indices; all by default), momentum's correction of the rate included.
-
-    The correction is 1 + A(1 + 3S*/S) with S* = S, its value near equilibrium: 4x_e(1 + 4A).
-    """
+    """The maps between the checkpoints `edges` (indices; all by default)."""
     single = [_interval(r, i) for i in range(len(r.decay))]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        number = r.momentum / (1 - r.momentum) * r.decay / r.updates
+    number = number if r.optimizer in COUPLED else np.zeros(len(single))
     if edges is not None:
-        single = [_joined(single[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+        parts = list(zip(edges, edges[1:], strict=False))
+        single = [_joined(single[a:b]) for a, b in parts]
+        number = np.array([np.average(number[a:b], weights=r.updates[a:b]) for a, b in parts])
     phi, source, noise = np.array(single).reshape(-1, 3).T
-    return Maps(phi, source, noise, r.power)
+    return Maps(phi, source, noise, number, r.power)
 
 
 def _joined(maps: list[tuple[float, float, float]]) -> tuple[float, float, float]:
@@ -78,11 +96,20 @@ def _interval(r: Regime, i: int) -> tuple[float, float, float]:
     if not mean > 0:
         return 1.0, 0.0, 0.0
     decay = r.decay[i] / k * rates / mean
-    if r.optimizer in COUPLED:
-        decay = decay * (1 + 4 * r.momentum[i] / (1 - r.momentum[i]) * decay)
-    gain = (1 - r.dampening[i]) / (1 - r.momentum[i]) if r.power == 4 and np.isfinite(r.momentum[i]) else 1.0
-    parts = segment(rates * gain, np.minimum(decay, 1.0), counts, r.power)
-    return _joined(list(zip(*(np.atleast_1d(p).tolist() for p in parts), strict=True)))
+    alpha = float(np.nan_to_num(r.momentum[i]))
+    gain = (1 - float(np.nan_to_num(r.dampening[i]))) / (1 - alpha) if r.power == 4 else 1.0
+    eta = rates * gain
+    phi, source, noise = segment(eta, np.minimum(decay, 1.0), counts, r.power)
+    before = np.concatenate([[_held(r, i) * gain], eta[:-1]])
+    jump = r.power * alpha * eta * (before - eta) / (1 - alpha**2)  # momentum still turns as the old rate made it
+    parts = zip(np.atleast_1d(phi), np.atleast_1d(source + phi * jump), np.atleast_1d(noise), strict=True)
+    return _joined([(float(f), float(b), float(c)) for f, b, c in parts])
+
+
+def _held(r: Regime, i: int) -> float:
+    """The learning rate in force before interval i begins."""
+    before = r.rate_last[i - 1] if i else r.rate_first[0]
+    return float(before if np.isfinite(before) else r.rate_first[i])
 
 
 def pieces(r: Regime, i: int) -> tuple[np.ndarray, np.ndarray]:

@@ -63,7 +63,9 @@ def agreement_rows(c: Context) -> list[Row]:
     found = np.array([np.nan if a["angular_update"] is None else a["angular_update"] for a in used], float)
     ratio = agreement.rms_interval(found / theory, batches(used, MEMORY * r.smear))
     if ratio is None:
-        return [c.row("agreement", **Outcome.NO_PREDICTION.said() | {"advice": r.gap and gap(r)["advice"]})]
+        said = Outcome.NO_PREDICTION.said()
+        said["advice"] = gap(r)["advice"] if r.gap else ""
+        return [c.row("agreement", **said)]
     said = {"outcome": ratio.outcome, "advice": ADVICE.get(ratio.outcome, ""), "kind": str(KINDS[ratio.outcome])}
     if not c.invariant:
         said |= {"outcome": Outcome.REFERENCE.words, "kind": str(Outcome.REFERENCE.kind)}

@@ -7,7 +7,7 @@ for programs and never changes with the wording.
 from __future__ import annotations
 
 from enum import Enum, StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Kind(StrEnum):
@@ -115,7 +115,7 @@ class Outcome(Enum):
         """What kind of outcome it is."""
         return self.value.kind
 
-    def said(self, words: tuple[object, ...] = (), advice: tuple[object, ...] = ()) -> dict[str, str]:
+    def said(self, words: tuple[object, ...] = (), advice: tuple[object, ...] = ()) -> dict[str, Any]:
         """The columns outcome, kind and advice of a row, with numbers in their places."""
         kind, text, remedy = self.value
         return {"outcome": text.format(*words), "kind": str(kind), "advice": remedy.format(*advice)}

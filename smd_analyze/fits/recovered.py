@@ -1,4 +1,4 @@
-"""Quantity decay_from_data: ηλ of one update from measured angles and the slope of the norm, against the configured one.
+"""Quantity decay_from_data: ηλ of one update from measured angles and the norm's slope, against the configured one.
 
 SGD and heavy ball: ηλ = [(1+α)θ₁² − (1−α) d ln‖w‖²/dt]/2, exact in the mean for tangent gradients, on the way to
 equilibrium as well as there (the angle that norms imply, Wan et al. 2021, arXiv:2006.08419, solved for the decay).
@@ -17,13 +17,14 @@ from smd_analyze.fits.measured import MEMORY, batches, measured_rows
 from smd_analyze.fits.outcomes import Kind
 
 SPAN = 10  # optimizer steps × (1 − α) over which the norm's slope is taken, at least
+BEND = 0.05  # of ηλ: what the norm's curvature may add
 COVERED = ("sgd", "sgdw", "adamw")
 AS_SET, NOT_AS_SET = "as configured", "not as configured"
 ALONE = "recovered; no configured value to compare with"
 
 
 def decay_rows(c: Context) -> list[Row]:
-    """The one row of decay_from_data [1/step, at the last update], where an angle was measured and momentum is known."""
+    """The one row of decay_from_data [1/step, last update], where an angle was measured and momentum is known."""
     r = c.regime
     measured = sorted(measured_rows(c.angles), key=lambda a: a["step_to"])
     if not c.invariant or not measured or r.optimizer not in COVERED or (r.optimizer != "adamw" and r.nesterov):
@@ -59,24 +60,46 @@ def decay_rows(c: Context) -> list[Row]:
 
 
 def _decay_at(c: Context, angle: Row) -> tuple[float, float]:
-    """(ηλ from the data, ηλ configured) around one measured update; NaN where they cannot be told."""
+    """(ηλ from the data, ηλ configured) around one measured update; NaN where they cannot be told.
+
+    The slope at the update is that of the intervals before and after it, interpolated between their middles: where it
+    bends by more than BEND of the result, the update tells nothing.
+    """
     r, steps = c.regime, np.asarray(c.series.steps, float)
     made = np.concatenate([[0.0], np.cumsum(r.updates)])
-    i = int(np.clip(np.searchsorted(steps, angle["step_to"]), 1, len(steps) - 1))
-    a = b = i
-    while made[b] - made[a] < SPAN * r.smear and (a > 0 or b < len(steps) - 1):
-        a, b = max(a - 1, 0), min(b + 1, len(steps) - 1)
-    if made[b] - made[a] < SPAN * r.smear or r.changes[a:b].any():
+    middle = 0.5 * (angle["step_from"] + angle["step_to"])
+    i = int(np.searchsorted(steps, middle))  # the update lies in interval i − 1
+    if not 0 < i < len(steps):
         return np.nan, np.nan
-    if any(not r.same(j, j + 1) for j in range(a, b - 1)):
+    at = float(np.interp(middle, steps, made))
+    left = [j for j in range(i) if at - made[j] >= SPAN * r.smear]
+    right = [j for j in range(i, len(steps)) if made[j] - at >= SPAN * r.smear]
+    if not left or not right:
         return np.nan, np.nan
-    both = np.isfinite(c.series.vv[[a, b]]).all(axis=0)
-    n = c.series.vv[[a, b]][:, both].sum(axis=1)
-    if not (n > 0).all():
+    a, b = left[-1], right[0]
+    if r.changes[a:b].any() or any(not r.same(j, j + 1) for j in range(a, b - 1)):
         return np.nan, np.nan
-    slope, alpha = float(np.log(n[1] / n[0]) / (made[b] - made[a])), float(r.momentum[i - 1])
+    centre = i if made[i] - at <= at - made[i - 1] else i - 1
+    if not a < centre < b:  # no checkpoint near the update: one slope has to do
+        centre = a
+    n = [float(np.nansum(c.series.vv[j])) for j in (a, centre, b)]
+    if not min(n) > 0 or not (np.isfinite(c.series.vv[a]) == np.isfinite(c.series.vv[b])).all():
+        return np.nan, np.nan
+    alpha = float(r.momentum[i - 1])
+    whole = np.log(n[2] / n[0]) / (made[b] - made[a])
+    slope, bend = whole, np.inf if centre == a else 0.0
+    if centre != a:
+        before, after = (
+            np.log(n[k + 1] / n[k]) / (made[y] - made[x]) for k, (x, y) in enumerate(((a, centre), (centre, b)))
+        )
+        slope = float(np.interp(at, (0.5 * (made[a] + made[centre]), 0.5 * (made[centre] + made[b])), (before, after)))
+        bend = abs(before - after)
     square = (1 + alpha) * angle["angular_update"] ** 2
-    x = 0.5 * (square - (1 - alpha) * slope) if r.optimizer == "sgd" else 0.5 * (square / (1 - alpha) - slope)
+    damp = 1 - alpha if r.optimizer == "sgd" else 1.0
+    x = 0.5 * ((square if r.optimizer == "sgd" else square / (1 - alpha)) - damp * slope)
+    bend = abs(whole) if not np.isfinite(bend) else bend
+    if not x > 0 or damp * bend / 8 > BEND * x:
+        return np.nan, np.nan
     with np.errstate(divide="ignore", invalid="ignore"):
         return x, float(r.decay[i - 1] / r.updates[i - 1] / r.amplification[i - 1])
 

@@ -161,8 +161,10 @@ def regime(group: Group, steps: np.ndarray, schedule: Schedule) -> Regime:
     updates = _updates(np.diff(steps), total, eta, changes)
     rate_known = bool(np.isfinite(eta).any())
     if not rate_known and np.isfinite(decay).any():
-        eta = last_rate = _stretches(decay / updates)
-        total, changes = eta * updates, ~np.isfinite(decay)
+        total = column("sum_decay")
+        eta, last_rate, moves = _from_clocks(total / updates)
+        told = np.array([r is not None and bool(r["learning_rate_changes"]) for r in per_interval])
+        changes = ~np.isfinite(decay) | moves | told
     return Regime(
         steps=steps, updates=updates, decay=decay, rate_sum=total,
         rate_first=eta, rate_last=last_rate, uncertain=width > KNOWN * column("learning_rate_last_high"),
@@ -173,14 +175,24 @@ def regime(group: Group, steps: np.ndarray, schedule: Schedule) -> Regime:
     )  # fmt: skip
 
 
-def _stretches(per_update: np.ndarray) -> np.ndarray:
-    """Rates of a clock, each stretch that differs by less than CLOCKED from its start given its mean."""
-    out, begin = per_update.copy(), 0
-    for i in range(1, len(out) + 1):
-        if i == len(out) or not abs(per_update[i] - per_update[begin]) <= CLOCKED * abs(per_update[begin]):
-            out[begin:i] = per_update[begin:i].mean()
+def _from_clocks(per_update: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(first, last, changes) [intervals] of the decay per update, read off clocks, as if it were a learning rate.
+
+    A stretch that differs by less than CLOCKED from its start has its mean throughout. Where every interval differs
+    from its neighbours the rate moves: it passes half-way between them.
+    """
+    level, begin = per_update.copy(), 0
+    alone = np.zeros(len(level), bool)
+    for i in range(1, len(level) + 1):
+        if i == len(level) or not abs(per_update[i] - per_update[begin]) <= CLOCKED * abs(per_update[begin]):
+            level[begin:i] = per_update[begin:i].mean()
+            alone[begin] = i - begin == 1
             begin = i
-    return out
+    moves = alone & (np.append(alone[1:], False) | np.append(False, alone[:-1]))
+    between = 0.5 * (level[1:] + level[:-1])
+    first = np.where(moves, np.append(level[:1], between), level)
+    last = np.where(moves, np.append(between, level[-1:]), level)
+    return first, last, moves
 
 
 def _join(rows: list[dict], start: dict[int, int], a: int, b: int) -> dict | None:
@@ -198,8 +210,11 @@ def _join(rows: list[dict], start: dict[int, int], a: int, b: int) -> dict | Non
             parts = [r[key + edge] for r in inside]
             joined[key + edge] = None if any(p is None for p in parts) else sum(parts)
     rates = [r[k] for r in inside for k in ("learning_rate_first", "learning_rate_last")]
-    differ = any(x is None or rates[0] is None or abs(x - rates[0]) > SAME * abs(rates[0]) for x in rates)
-    joined["learning_rate_changes"] = differ or any(r["learning_rate_changes"] for r in inside)
+    if any(x is not None for x in rates):  # else decay clocks alone say what they can
+        differ = any(x is None or rates[0] is None or abs(x - rates[0]) > SAME * abs(rates[0]) for x in rates)
+        joined["learning_rate_changes"] = differ or any(r["learning_rate_changes"] for r in inside)
+    elif any(r["learning_rate_changes"] for r in inside):
+        joined["learning_rate_changes"] = True
     return joined
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FLOOR = 0.002  # relative error of Y that no map is better than
+FLOOR = 0.0005  # relative error of Y that no map is better than
 SIZE = 0.05  # of each test
 
 
@@ -47,31 +47,29 @@ def gradient_scale(
 ) -> Scale:  # fmt: skip
     """Weighted least squares of L, per unit, the decay trusted.
 
-    y [m + 1, units] is ‖w‖⁴ (or ‖w‖²); phi, b, c [m] as `maps.segment` returns them; `when` [m] the intervals' middles
-    (default: their number), for the drift.
+    y [m + 1, units] is ‖w‖⁴ (or ‖w‖²); phi, b, c [m] or [m, units] as `maps.segment` returns them; `when` [m] the
+    intervals' middles (default: their number), for the drift.
     """
     from scipy.special import stdtrit  # heavy
 
     y = np.asarray(y, float).reshape(len(phi) + 1, -1)
-    phi, b, c = (np.asarray(a, float)[:, None] for a in (phi, b, c))
+    phi, b, c = (np.asarray(a, float).reshape(len(phi), -1) for a in (phi, b, c))
     m = len(phi)
     gain = y[1:] - phi * y[:-1]
     value, spread = _solve(gain, b, c)
-    if floor:
-        for _ in range(2):  # V is known after the first pass, the floor enters in the next
-            scatter = np.maximum(spread, 1e-300)
-            heavier = c + (floor * y[1:]) ** 2 / scatter
-            value, spread = _solve(gain, b, heavier)
-        c = heavier
-    weight = (b * b / c).sum(axis=0)
-    error = np.sqrt(spread / weight)
+    scatter = spread
+    if floor:  # variance V·C + (floor·Y)², V from the fit without it, widened where the fit with it is worse
+        c = np.maximum(scatter, 1e-300) * c + (floor * y[1:]) ** 2
+        value, spread = _solve(gain, b, c)
+        spread = np.maximum(spread, 1.0)
+    error = np.sqrt(spread / (b * b / c).sum(axis=0))
     half = float(stdtrit(m - 1, 0.5 * (1 + level))) * error
     t, size = _drift(gain, b, c, np.arange(m) if when is None else np.asarray(when, float))
     rest = (gain - b * value) / np.sqrt(c)
     lag = (rest[1:] * rest[:-1]).sum(axis=0) / np.maximum((rest * rest).sum(axis=0), 1e-300)
     with np.errstate(divide="ignore", invalid="ignore"):
         picture, picture_error = gain / b, np.sqrt(spread * c) / b
-        cv = np.sqrt(spread) / np.abs(value)
+        cv = np.sqrt(scatter) / np.abs(value)
     return Scale(value, error, value - half, value + half, t, size, lag, picture, picture_error, cv)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from smd_analyze.fits import checks, index
@@ -24,6 +26,8 @@ def stationarity_rows(c: Context) -> list[Row]:
     )
     if c.moving:
         method += "; the learning rate changes throughout"
+    if c.regime.momentum_assumed:
+        method += f"; momentum {c.regime.momentum[-1]:g} assumed"
     said, since = _standing(c, found)
     said["checks"] = checks.told(c)
     numbers = {"p10": found.p10, "p90": found.p90, "method": method}
@@ -33,7 +37,7 @@ def stationarity_rows(c: Context) -> list[Row]:
     ]
 
 
-def _standing(c: Context, found: index.Stationarity) -> tuple[dict[str, str], int | None]:
+def _standing(c: Context, found: index.Stationarity) -> tuple[dict[str, Any], int | None]:
     """Outcome, kind and advice, and since which step the norm stands."""
     if c.held:
         return Outcome.HELD.said(), None
@@ -47,7 +51,7 @@ def _standing(c: Context, found: index.Stationarity) -> tuple[dict[str, str], in
     return _not_stationary(c, found), None
 
 
-def _not_stationary(c: Context, found: index.Stationarity) -> dict[str, str]:
+def _not_stationary(c: Context, found: index.Stationarity) -> dict[str, Any]:
     """What to call a norm that passes no equivalence test."""
     around = found.low <= index.TOLERANCE and found.high >= -index.TOLERANCE
     if found.blocks < index.FEWEST:
@@ -72,7 +76,7 @@ def _as_expected(c: Context) -> bool:
     return abs(float(np.nanmedian(c.scale.drift_size)) - 1) <= checks.STEADY
 
 
-def why_not(c: Context) -> dict[str, str]:
+def why_not(c: Context) -> dict[str, Any]:
     """Outcome, kind and advice where there is no equilibrium index."""
     if c.present < 2:
         return Outcome.ONE_CHECKPOINT.said(advice=needed(c.regime))
@@ -92,7 +96,7 @@ def needed(r: Regime) -> tuple[int, int]:
     return index.FEWEST + 1, round(index.SPACING * r.smear)
 
 
-def gap(r: Regime) -> dict[str, str]:
+def gap(r: Regime) -> dict[str, Any]:
     """Outcome, kind and advice for a gap in the schedule; nothing helps where the optimizer itself has no theory."""
     kind, advice = Kind.SETTINGS_MISSING, "say it with an option or --settings run.toml"
     if r.gap == MIXED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import log, log2
+from typing import Any
 
 import numpy as np
 
@@ -11,16 +12,16 @@ from smd_analyze.fits.outcomes import Kind
 from smd_analyze.fits.regime import FOURTH_POWER, Regime
 from smd_analyze.fits.stationary import why_not
 
+Said = dict[str, Any]
 TOLERANCE = 0.1  # of ‖w‖: what counts as having arrived
-UNCERTAIN = {
+UNCERTAIN: Said = {
     "outcome": "learning rate of the last update unknown: it changed since the checkpoint before",
     "kind": str(Kind.SETTINGS_MISSING), "advice": "--settings run.toml with a [schedule] table",
 }  # fmt: skip
-MOVES = {
+MOVES: Said = {
     "outcome": "the balance moves with the learning rate", "kind": str(Kind.RELAXING),
     "advice": "see the stages of training (--explain)",
 }  # fmt: skip
-Ways = dict[str, str]
 
 
 def timescale_rows(c: Context) -> list[Row]:
@@ -46,9 +47,12 @@ def _intrinsic(c: Context) -> Row:
         return c.row(name, value, method=method, kind=str(Kind.ESTIMATED))
     if len(r.uncertain) and r.uncertain[-1]:
         return c.row(name, **UNCERTAIN)
-    said = why_not(c)
-    missing = {"outcome": "learning rate or weight decay unknown", "kind": str(Kind.SETTINGS_MISSING), "advice": ""}
-    return c.row(name, **(said if r.gap else missing))
+    missing: Said = {
+        "outcome": "learning rate or weight decay unknown",
+        "kind": str(Kind.SETTINGS_MISSING),
+        "advice": "",
+    }
+    return _reason(c, name) if r.gap else c.row(name, **missing)
 
 
 def _time_left(c: Context) -> Row:
@@ -67,12 +71,12 @@ def _time_left(c: Context) -> Row:
     if len(r.changes) and r.changes[-1] and not r.gap and not r.no_decay:
         return c.row(name, **MOVES)
     if not level or not norm > 0 or not rate > 0:
-        said = why_not(c) if r.gap or r.no_decay or c.present < 2 or c.frozen else _unknown(c)
-        return c.row(name, **said)
-    ends = [last.get(f"equilibrium_norm_{end}") for end in ("low", "high")]
-    times = [_steps(norm / x, r.power, rate) for x in (level, *ends) if x]
-    between = len(times) == 3 and (norm / ends[0] - 1) * (norm / ends[1] - 1) < 0  # the norm may be right there
-    interval = (0.0 if between else min(times), max(times)) if len(times) == 3 else (None, None)
+        known = not (r.gap or r.no_decay or c.present < 2 or c.frozen)
+        return c.row(name, **_unknown(c)) if known else _reason(c, name)
+    ends = [x for end in ("low", "high") if (x := last.get(f"equilibrium_norm_{end}"))]
+    times = [_steps(norm / x, r.power, rate) for x in (level, *ends)]
+    between = len(ends) == 2 and min(ends) < norm < max(ends)  # the norm may be right there
+    interval = (0.0 if between else min(times), max(times)) if len(ends) == 2 else (None, None)
     basis = "predicted" if last.get("norm_basis") == "theory" else "extrapolated"
     method = f"theory's rate {rate:.3g} per step, from ‖w‖ = {norm / level:.3g} times its {basis} equilibrium, to 10 %"
     outcome = "within 10 % of equilibrium" if times[0] == 0 else "if learning rate and gradients stay as they are"
@@ -80,7 +84,13 @@ def _time_left(c: Context) -> Row:
     return c.row(name, times[0], *interval, level=None, method=method, outcome=outcome, kind=str(kind))
 
 
-def _unknown(c: Context) -> Ways:
+def _reason(c: Context, name: str) -> Row:
+    """A row without a number, for the reason why there is no equilibrium index either."""
+    said: Said = why_not(c)
+    return c.row(name, **said)
+
+
+def _unknown(c: Context) -> Said:
     """Why there is no time to equilibrium where the schedule is known."""
     if c.regime.momentum_number > 1 / 16:
         return {"outcome": "the norm oscillates: no single rate", "kind": str(Kind.OSCILLATING), "advice": ""}
@@ -113,7 +123,7 @@ def _fluctuation(c: Context) -> Row:
     """
     name, r = "norm_fluctuation", c.regime
     if r.gap or r.no_decay:
-        return c.row(name, **why_not(c))
+        return _reason(c, name)
     if r.optimizer not in FOURTH_POWER:
         words = f"derived for SGD: under {r.optimizer} it is √(2/d) at most, d elements in a unit"
         return c.row(name, outcome=words, kind=str(Kind.NOT_APPLICABLE))

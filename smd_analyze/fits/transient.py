@@ -1,8 +1,8 @@
 r"""Quantity angle_after_change: measured angular updates in the transient of a learning-rate change, over theory's.
 
-$$ \frac{\theta_1(t)}{\theta^*} = \frac{1}{\sqrt{1+(q-1)\,2^{-h(t)}}},\qquad q = \frac{\eta/\lambda}{\eta'/\lambda'} $$
+$$ \frac{\theta_1(t)}{\theta^*} = \frac{1}{\sqrt{1+(q-1)\,2^{-h(t)}}},\qquad q = \frac{\eta^2/x}{\eta'^2/x'} $$
 
-from equilibrium before the change; h half-lives passed since. A dip to 1/√q for q > 1. Source: Wan et al. 2021,
+from equilibrium before the change; h half-lives passed since, x decay per step (ηλ, so q = k for η → η/k). A dip to 1/√q for q > 1. Source: Wan et al. 2021,
 arXiv:2006.08419. AdamW up to 12 % off (v̂ lags behind), so its interval is not held against theory.
 """
 
@@ -20,6 +20,7 @@ from smd_analyze.fits.regime import Regime
 
 JUMP = 1.5  # factor of the level that counts as a change
 OVER = 0.05  # the transient ends where theory is within this of the new equilibrium
+DIFFERS = "differs from theory, or the norm was not in balance before, or the gradients' scale changed"
 BALANCED = 2.0  # half-lives at the old learning rate from which the norm is taken to have been in balance
 
 
@@ -56,9 +57,10 @@ def changes(r: Regime) -> list[Change]:
         if j >= n or r.changes[j]:
             continue
         old, new = r.rate_last[i], r.rate_first[j]
-        if not (old > 0 and new > 0 and r.weight_decay[i] > 0 and r.weight_decay[j] > 0):
+        before, after = (r.decay[k] / r.updates[k] for k in (i, j))
+        if not (old > 0 and new > 0 and before > 0 and after > 0):
             continue
-        ratio = (old / r.weight_decay[i]) / (new / r.weight_decay[j])
+        ratio = (after / before) / (new / old) ** 2  # of η²/x: whatever rule ties λ to η
         if max(ratio, 1 / ratio) < JUMP:
             continue
         step = float(r.steps[i + 1])
@@ -104,6 +106,8 @@ def _row(c: Context, change: Change, measured: list[Row], theory: dict[int, Row]
         "the new equilibrium right after it, then back"
     )
     outcome, kind = ratio.outcome, str(KINDS[ratio.outcome])
-    if c.regime.power == 2 and outcome == agreement.DIFFERS:
-        outcome, kind = "theory's approximation is up to 12 % off here", str(Kind.NOT_APPLICABLE)
+    if outcome == agreement.DIFFERS:
+        outcome = DIFFERS
+        if c.regime.power == 2:
+            outcome, kind = "theory's approximation is up to 12 % off here", str(Kind.NOT_APPLICABLE)
     return c.row("angle_after_change", ratio.value, ratio.low, ratio.high, method=method, outcome=outcome, kind=kind)

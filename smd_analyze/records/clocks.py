@@ -27,7 +27,8 @@ class Candidate:
     `tensor_vv`, `tensor_dd` [T]: squared norm of the whole tensor, and of its change since the previous checkpoint (NaN
     at the first). `parts`: equal parts that the tensor is cut into along the same axis (1 for "whole"); for a sum the
     number of terms of each element. `alike`: candidates of the same tensor and kind that behave like this one and are
-    not listed. `axes`: those that index the tensor's part, or that are summed over.
+    not listed (told with the first of those that are). `axes`: those that index the tensor's part, or that are summed
+    over.
     """
 
     parameter: str

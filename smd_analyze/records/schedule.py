@@ -21,7 +21,12 @@ class Schedule:
     dampening, nesterov (bool), beta1, beta2, eps, decoupled (bool: decay outside the gradient), learning_rate_first
     (η of the interval's first update), learning_rate_last (η of its last update, the one that made checkpoint step_to),
     learning_rate_last_low, _high (a saved learning rate is that of the *next* update: the last one's may be uncertain),
-    learning_rate_changes (bool).
+    learning_rate_changes (bool), decay_rule (text: how decay goes with the learning rate, "learning rate × weight
+    decay" unless somebody says otherwise; sum_decay follows it), rate_in_velocity (bool: momentum keeps the learning
+    rate inside the velocity, as in Keras, Caffe, MXNet; null: not known, or no matter), momentum_assumed (bool).
+    Where the optimizer is null and sum_decay is not, a decay clock tells the decay that acted on the weights (of SGD
+    with momentum that is Σ ηλ/(1−α)). Where learning rates are null and sum_decay is not, only clocks tell anything:
+    learning_rate_changes then marks the intervals in which their rate changed, or right before which.
     Unknown numbers are null. Every parameter group of the run has a row for every interval.
     `parameter_group` maps each parameter to the name used in the table.
     """

@@ -15,23 +15,20 @@ from smd_analyze.records.clocks import Clocks
 from smd_analyze.records.run import Run
 from smd_analyze.records.schedule import Schedule
 from smd_analyze.schedule.clock_pools import Pool, pools
-from smd_analyze.schedule.clock_readings import Z95, Floats, readings
-from smd_analyze.schedule.drops import LIKELY, Drop, Momentum, Reading, changes, lingering
-from smd_analyze.schedule.shape_words import in_words
-from smd_analyze.schedule.shapes import NONE, STEPS, recognise
-from smd_analyze.schedule.stretches import pooled, stretches
+from smd_analyze.schedule.clock_readings import Z95, readings
+from smd_analyze.schedule.course import Rule, follow
 from smd_analyze.schedule.updates import clock as ticks_of
 
 RATE = ("decay_per_step", "decay_per_step_low", "decay_per_step_high")
 TOLD = ("told_decay", "told_decay_low", "told_decay_high")
 EXPECTED = ("told_per_step", "told_per_step_low", "told_per_step_high")
+LEARNING_RATES = ("learning_rate_first", "learning_rate_last")
 CHANGE = ("change_step", "change_step_low", "change_step_high")
 NUMBERS = (*RATE, *TOLD, *EXPECTED, "told_weight_decay", *CHANGE)
 COLUMNS = {
     **dict.fromkeys(NUMBERS, pl.Float64), "told_source": pl.String, "read_off": pl.String, "stretch": pl.Int64,
     "shape": pl.String,
 }  # fmt: skip
-CLEAR = 0.05  # relative change of the rate from which on a change is dated although no simple form was recognised
 ROUGH = 0.05  # relative standard deviation above which a reading divides no stretches
 NAMED = re.compile(r"clock of (\S+?)(?:[,;:]|\s|$)")
 Row = dict[str, Any]
@@ -91,7 +88,7 @@ def _told(row: Row, said: Row | None, known: bool) -> Row:
     for end in ("", "_low", "_high"):
         value = 0.0 if said["weight_decay"] == 0 else said[f"sum_decay{end}"]
         new[f"told_decay{end}"] = value
-        new[f"told_per_step{end}"] = None if value is None or not known else _expected(value, row)
+        new[f"told_per_step{end}"] = None if value is None or not known else _expected(value, row, said)
     if row["decoupled"] and new["told_per_step"] is not None:  # two ways to round 1 − ηλ are in use
         exact = float(decoupled_rate(new["told_decay"] / _length(row), exact=True))
         new["told_per_step_low"] = min(new["told_per_step_low"], exact)
@@ -103,11 +100,23 @@ def _length(row: Row) -> int:
     return max(row["step_to"] - row["step_from"], 1)
 
 
-def _expected(decay: float, row: Row) -> float | None:
-    """A settled clock's rate at the interval's mean ηλ; null where optimizer or momentum are unknown."""
-    x = decay / _length(row)
+def _expected(decay: float, row: Row, said: Row) -> float | None:
+    """A settled clock's mean rate at this Σηλ; null where optimizer or momentum are unknown.
+
+    Where the learning rate changes within the interval, both its ends' rates act in the shares that give Σηλ.
+    """
+    x, lam = decay / _length(row), said["weight_decay"]
     if x == 0:
         return 0.0
+    ends = [said[key] * lam for key in LEARNING_RATES if lam is not None and said[key] is not None]
+    if len(ends) == 2 and min(ends) < x < max(ends):
+        share = (x - ends[1]) / (ends[0] - ends[1])
+        first, last = (_settled_rate(end, row) for end in ends)
+        return None if first is None or last is None else share * first + (1 - share) * last
+    return _settled_rate(x, row)
+
+
+def _settled_rate(x: float, row: Row) -> float | None:
     if row["decoupled"]:
         return float(decoupled_rate(x))
     if row["optimizer"] != "sgd" or row["momentum"] is None:
@@ -129,53 +138,16 @@ def _read_off(rows: Sequence[Row], new: list[Row], pool: Pool) -> list[Row]:
     if pool.resting:
         return [row | {"shape": "no decay" if row["read_off"] else ""} for row in new]
     start, stop = (np.array([float(row[key]) for row in rows]) for key in ("step_from", "step_to"))
-    momentum = momentum_of(rows)
-    rate, sd = without_filling(rate, sd, start, length, momentum)
-    index = np.flatnonzero(here & (sd < ROUGH * np.abs(rate)))
-    a, b, r, s = start[index], stop[index], rate[index], sd[index]
-    found = stretches(r, s)
-    shape = recognise(a, b, r, s)
-    dated: dict[int, Drop] = {}
-    if shape.kind in (STEPS, NONE, ""):
-        each = [Reading(*reading) for reading in zip(r.tolist(), s.tolist(), (b - a).tolist(), strict=True)]
-        whole = [bool(gap) for gap in b[:-1] == a[1:]]
-        dated = changes(each, whole, found, momentum, 0.0 if shape.kind == STEPS else CLEAR)
-    levels = [pooled(r[i:j], s[i:j], (b - a)[i:j]) for i, j in found]
-    steps = [tuple(float(a[i]) + end for end in (d.step, d.low, d.high)) for i, d in dated.items()]
-    words = in_words(shape, levels, [j - i for i, j in found], steps)
+    here &= sd < ROUGH * np.abs(rate)
+    index = np.flatnonzero(here)
+    if not len(index):
+        return new
+    course = follow(start[here], stop[here], rate[here], sd[here], Rule.of(rows[0]))
     number = np.zeros(len(rows), int)
-    for n, (i, _) in enumerate(found):
-        number[index[i] :] = n
+    for n, first in enumerate(course.begins):
+        number[index[first] :] = n
     for i, row in enumerate(new):
-        row |= {"stretch": int(number[i]), "shape": words}
-    for i, ends in zip(dated, steps, strict=True):
+        row |= {"stretch": int(number[i]), "shape": course.words}
+    for i, ends in course.changes.items():
         new[index[i]] |= dict(zip(CHANGE, ends, strict=True))
     return new
-
-
-def momentum_of(rows: Sequence[Row]) -> Momentum:
-    """What the group's rows say about momentum where decay passes through it; α unknown where they say nothing."""
-    row = rows[0]
-    if row["decoupled"]:
-        return Momentum(0.0, False)
-    alpha = row["momentum"] if row["optimizer"] == "sgd" and not row.get("momentum_assumed") else None
-    return Momentum(alpha, row.get("rate_in_velocity"))
-
-
-def without_filling(
-    rate: Floats, sd: Floats, start: Floats, length: Floats, momentum: Momentum
-) -> tuple[Floats, Floats]:
-    """Rates as if the buffer had been full when training began: the first updates decay less until it has filled.
-
-    Over the k updates after the very first one α(1−α^k)/(1−α) of them are missing; where α is unknown, as many as at
-    α = 0.9 may be, and the standard deviation says so.
-    """
-    if not len(rate) or start[0] != 0 or momentum.alpha == 0:
-        return rate, sd
-    rate, sd = rate.copy(), sd.copy()
-    if momentum.alpha is None:
-        sd[0] = np.hypot(sd[0], rate[0] * LIKELY / (1 - LIKELY) / length[0])
-    else:
-        missing = float(lingering(length[0], momentum.alpha, True)) / length[0]
-        rate[0], sd[0] = rate[0] / (1 - missing), sd[0] / (1 - missing)
-    return rate, sd

@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from smd_analyze.schedule.clock_fill import DECOUPLED, SGD_FAMILY, Filled, at_rest, fill, update_rule
+from smd_analyze.schedule.clock_fill import SGD_FAMILY, Filled, at_rest, fill, update_rule
 from smd_analyze.schedule.clock_pools import Pool, pools
 from smd_analyze.schedule.clock_readings import Floats, Reading
+from smd_analyze.schedule.names import DECOUPLED
 
 EXCESS = 0.05  # relative: a tensor must shrink so much faster than the clock allows
 ROUNDED = 1e-5  # and so much of ln‖w‖ besides, which norms in fp32 have to spare
@@ -64,7 +65,7 @@ class Facts:
     """What the decision rests on besides rows and clocks.
 
     `known`: groups whose members the files or the caller tell. `updates` [I], `begins`: optimizer steps per interval
-    and before the first. `shrinkage`: scale-invariant parameter → −½ Δ ln‖w‖² [I] of its fastest shrinking unit.
+    and before the first. `shrinkage`: scale-invariant parameter → −½ Δ ln‖w‖² [I], of its median unit.
     """
 
     known: frozenset[str]
@@ -81,7 +82,7 @@ def apply_clocks(
     own: dict[str, list[Reading]] = {}
     for reading in found:
         name = of_parameter.get(reading.parameter)
-        if name in rows and rows[name]:
+        if name is not None and rows.get(name):
             own.setdefault(name, []).append(reading)
     for name, readings in own.items():
         _own_group(out, name, pools(readings, facts.updates), facts)
@@ -92,16 +93,22 @@ def apply_clocks(
 def _own_group(out: Applied, name: str, found: Sequence[Pool], facts: Facts) -> None:
     """The clocks of one group: those at rest stand apart, one moving pool speaks for the group, several for none."""
     moving = [p for p in found if not p.resting]
+    move = {p for pool in moving for p in pool.parameters}
     for pool in found:
-        if pool.resting and (moving or _contradicts_rest(out.rows[name])):
+        still = [p for p in pool.parameters if p not in move]  # what moves is not at rest, whatever another sum says
+        if pool.resting and still and (moving or _contradicts_rest(out.rows[name])):
             filled = at_rest(out.rows[name], pool, facts.updates)
-            home = _split(out, name, pool.parameters)
+            home = _split(out, name, still)
             out.rows[home] = filled.rows
             out.rested.append(Spoken(home, pool, filled, False))
     if len(moving) > 1:
         out.apart.append((name, tuple(moving)))
+        taken: set[str] = set()
         for pool in moving:
-            _speak(out, _split(out, name, pool.parameters), pool, facts, False)
+            mine = [p for p in pool.parameters if p not in taken]
+            taken.update(mine)
+            if mine:  # a tensor whose own clocks disagree is that of the larger party
+                _speak(out, _split(out, name, mine), pool, facts, False)
     elif moving:
         _speak(out, name, moving[0], facts, name not in facts.known and not _alone(out, name, moving[0]))
 
@@ -119,7 +126,7 @@ def _alone(out: Applied, name: str, pool: Pool) -> bool:
 def _split(out: Applied, name: str, parameters: Sequence[str]) -> str:
     """Give tensors a group of their own, named after them; the group's own name if it has no others."""
     mine = [p for p in parameters if out.of_parameter.get(p) == name]
-    if not mine or {p for p, g in out.of_parameter.items() if g == name} <= set(mine):
+    if {p for p, g in out.of_parameter.items() if g == name} <= set(mine):
         return name
     new = mine[0] if len(mine) == 1 else f"{mine[0]} and {len(mine) - 1} more"
     while new in out.rows:
@@ -134,7 +141,7 @@ def _speak(out: Applied, name: str, pool: Pool, facts: Facts, assumed: bool, fac
     """Fill a group from a pool. Assumed: tensors that refute it get no number; if most do, nothing but its own does."""
     filled = fill(out.rows[name], pool, facts.updates, facts.begins, assumed, factor)
     if assumed:
-        tested, guilty = _too_fast(out, name, pool, filled, facts, factor)
+        tested, guilty = _too_fast(out, name, filled, facts)
         if guilty:
             out.refuted.append((name, pool, guilty))
         if guilty and 2 * len(guilty) >= len(tested):
@@ -149,10 +156,8 @@ def _speak(out: Applied, name: str, pool: Pool, facts: Facts, assumed: bool, fac
     out.spoken.append(Spoken(name, pool, filled, assumed))
 
 
-def _too_fast(
-    out: Applied, name: str, pool: Pool, filled: Filled, facts: Facts, factor: float
-) -> tuple[list[str], tuple[str, ...]]:
-    """(tensors of the group that were tested, those that shrink faster than the pool's decay)."""
+def _too_fast(out: Applied, name: str, filled: Filled, facts: Facts) -> tuple[list[str], tuple[str, ...]]:
+    """(tensors of the group that were tested, those that shrink faster than the decay that it was filled with)."""
     members = [p for p, g in out.of_parameter.items() if g == name and p in facts.shrinkage]
     if filled.rows[0]["optimizer"] not in SGD_FAMILY:
         return [], ()

@@ -11,6 +11,7 @@ from smd_analyze.schedule.clock_readings import Floats
 
 NEAR = 0.02  # relative: a ratio this near to a known one suggests its cause
 MOST_STEPS = 64  # optimizer steps in one recorded step that are thought of
+MOMENTA = (0.0, 0.5, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995)
 STEADY = 0.03  # scatter of the ratio over the intervals up to which it is one number
 
 
@@ -23,6 +24,8 @@ def likely_cause(ratio: float, row: Mapping[str, Any]) -> str:
         return "no decay acted on this tensor: it may be exempt, or in a parameter group of its own"
     momentum, rate = row.get("momentum") or 0.0, row.get("learning_rate_first") or 0.0
     known: list[tuple[float, str]] = []
+    if not momentum and row.get("optimizer") == "sgd":
+        known += [(1 / (1 - a), f"as under momentum {a:g}, which is not what was said") for a in MOMENTA[1:]]
     if momentum and row.get("optimizer") == "sgd":
         known += [(1 - momentum, "as if decay did not pass through the momentum (SGDW instead of SGD with L2)")]
     if momentum and row.get("decoupled"):
@@ -56,24 +59,30 @@ def one_ratio(clock: Floats, files: Floats) -> float | None:
     return middle
 
 
-def stale_since(clock: Floats, files: Floats, updates: Floats) -> int | None:
+def implied_momentum(total: Floats, files: Floats) -> float | None:
+    """The usual momentum α that makes the files' Σηλ what a clock lost: 1−α = Σηλ/total; None if there is none.
+
+    To leading order in the rate, so that only values in use are told, and only if all intervals tell the same one.
+    """
+    ratio = one_ratio(files, total)
+    near = [a for a in MOMENTA if ratio is not None and abs(ratio / (1 - a) - 1) < NEAR]
+    return near[0] if near else None
+
+
+def stale_since(clock: Floats, files: Floats, differs: np.ndarray, updates: Floats) -> int | None:
     """Interval from which on the clock goes on as before although the files' ηλ changed; None if there is none.
 
     Before it clock and files agree, in two intervals or more; from it on they differ, in two or more, and the clock's
     ηλ per update is still the last one that agreed, as after a resume that restored an old learning rate or decay.
     """
-    known = np.isfinite(clock) & (files > 0)
-    if known.sum() < 4:
+    place = np.flatnonzero(np.isfinite(clock) & (files > 0))
+    if len(place) < 4 or not differs[place].any():
         return None
-    place = np.flatnonzero(known)
-    agrees = np.abs(clock[place] / files[place] - 1) < NEAR
-    n = int(np.argmin(agrees)) if not agrees.all() else len(agrees)
-    if n < 2 or len(agrees) - n < 2 or agrees[n:].any():
+    n = int(np.argmax(differs[place]))
+    if n < 2 or len(place) - n < 2 or not differs[place[n:]].all():
         return None
-    per = np.where(np.isfinite(updates), updates, 1.0)
-    before = clock[place[n - 1]] / per[place[n - 1]]
-    after = clock[place[n:]] / per[place[n:]]
-    return int(place[n]) if (np.abs(after / before - 1) < NEAR).all() else None
+    per = clock / np.where(np.isfinite(updates), updates, 1.0)
+    return int(place[n]) if (np.abs(per[place[n:]] / per[place[n - 1]] - 1) < NEAR).all() else None
 
 
 def in_words(flags: Sequence[bool], steps: Sequence[int]) -> str:

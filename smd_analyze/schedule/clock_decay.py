@@ -9,6 +9,9 @@ import numpy as np
 from smd_analyze.decay_formulas import decay_of, velocity_lag
 from smd_analyze.schedule.clock_readings import Floats
 
+FIRST = 1.1  # of the memory to first order: what higher ones may add
+REACH = 5.0  # times 1/(1−α): updates after which the buffer has forgotten
+DROP = 10.0  # factor by which the learning rate may have fallen right before the first of two files
 NEAR = 2e-3  # relative: rates that differ by less are one, besides what their intervals allow
 
 
@@ -48,7 +51,7 @@ def sums_of_decay(
       is missing in the k updates after update s = `begins`, lag = α/(1−α), to first order in r.
     - After a change of the learning rate the buffer still holds the old one. With the learning rate inside the velocity
       (or where that is not known) the interval is widened by lag times the difference between neighbouring rates,
-      outside by the second order only, lag · r times that.
+      outside by the second order only, lag · r times that. Inside, a jump that surely stands alone is allowed for.
     - ηλ(r) is not a straight line: where an interval holds a jump between two stretches, its mean lies on the chord
       between their rates, elsewhere between chord and curve.
 
@@ -58,14 +61,26 @@ def sums_of_decay(
     if not np.isfinite(updates).any():
         return rule.share * total, rule.share * low, rule.share * high
     late = _still_to_come(updates, begins, rule)
-    count = updates - late
-    memory = _memory(total, low, high, updates, late, rule)
+    count, width = updates - late, (high - low) / updates
+    rate = total / count
+    before, after = np.r_[np.nan, rate[:-1]], np.r_[rate[1:], np.nan]
+    if len(rate) == 1 and begins > 0 and rule.in_velocity is not False:  # two files: often saved where η drops
+        before = DROP * rate
+    share, jump = _jumps(rate, before, after, width)
+    # what the first order leaves out at the start, and some more; and that the first rates were not yet the mean
+    settling = late * (4 * rule.lag * rate**2 + 2 * np.nan_to_num(np.abs(rate - after)))
+    # inside the velocity, where a jump is surely alone, the old rate was held before it and the new one is after
+    held = jump & bool(rule.in_velocity) & _long(updates, rule)
+    memory = _memory(rate, before, width, updates, held, rule) + np.nan_to_num(settling)
+    total, low, high = (v - np.where(held, rule.lag * (before - after), 0.0) for v in (total, low, high))
     best, least, most = (
         updates * decay_of(value / count, rule.momentum, rule.nesterov, rule.decoupled, rule.dampening)
         for value in (total, low - memory, high + memory)
     )
     if not rule.decoupled:
-        chord, jump = _chord(best / updates, total / count, (high - low) / updates)
+        own = best / updates
+        np.divide(total / count - before, after - before, out=share, where=jump)
+        chord = np.r_[np.nan, own[:-1]] * (1 - share) + np.r_[own[1:], np.nan] * share
         off = np.nan_to_num(chord * updates - best)
         least, most = least + np.minimum(off, 0.0), most + np.maximum(off, 0.0)
         best = best + np.where(jump, off, 0.0)
@@ -76,19 +91,17 @@ def sums_of_decay(
     return best, np.fmin(least, best), np.fmax(most, best)
 
 
-def _chord(decay: Floats, rate: Floats, width: Floats) -> tuple[Floats, np.ndarray]:
-    """(ηλ on the chord between the neighbours' rates, NaN where an interval's lies not between them; jumps).
+def _jumps(rate: Floats, before: Floats, after: Floats, width: Floats) -> tuple[Floats, np.ndarray]:
+    """(how far an interval's rate lies from the one before to the one after, NaN if not between them; jumps).
 
-    A jump: it stands alone between two rates that go on as they are, as far as the run reaches.
+    A jump stands alone between two rates that go on as they are, as far as the run reaches.
     """
-    before, after = np.r_[np.nan, rate[:-1]], np.r_[rate[1:], np.nan]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = (rate - before) / (after - before)
-        inside = (share > 0) & (share < 1) & (np.abs(after - before) > width)
-    chord = np.r_[np.nan, decay[:-1]] * (1 - share) + np.r_[decay[1:], np.nan] * share
-    moving = np.abs(np.diff(rate, prepend=rate[:1])) > width + NEAR * rate  # from the interval before
-    alone = inside & ~np.r_[False, moving[:-1]] & ~np.r_[moving[2:], False, False][: len(rate)]
-    return np.where(inside, chord, np.nan), alone
+    apart = np.abs(after - before) > width
+    share = np.divide(rate - before, after - before, out=np.full(len(rate), np.nan), where=apart)
+    share[~((share > 0) & (share < 1))] = np.nan
+    moving = np.abs(rate - before) > width + NEAR * np.fmax(rate, before)
+    calm = ~np.r_[False, moving[:-1]] & ~np.r_[moving[2:], False, False][: len(rate)]
+    return share, np.isfinite(share) & calm
 
 
 def _still_to_come(updates: Floats, begins: float, rule: UpdateRule) -> Floats:
@@ -100,14 +113,25 @@ def _still_to_come(updates: Floats, begins: float, rule: UpdateRule) -> Floats:
     return np.minimum(held * (a ** made[:-1] - a ** made[1:]), 0.9 * updates)
 
 
+def _long(updates: Floats, rule: UpdateRule) -> np.ndarray:
+    """Intervals that are, with two neighbours on either side, longer than the buffer's memory."""
+    enough = np.r_[False, False, updates > REACH * (rule.lag + 1), False, False]
+    return np.all([enough[k : k + len(updates)] for k in range(5)], axis=0)
+
+
 def _memory(
-    total: Floats, low: Floats, high: Floats, updates: Floats, late: Floats, rule: UpdateRule
+    rate: Floats, before: Floats, width: Floats, updates: Floats, held: np.ndarray, rule: UpdateRule
 ) -> Floats:  # fmt: skip
-    """What the buffer's memory of another learning rate may add to or take from each total, and of an empty one."""
-    rate, width = np.nan_to_num(total / updates), (high - low) / updates
-    least = np.fmin(np.fmin(np.r_[np.nan, rate[:-1]], np.r_[rate[1:], np.nan]), rate)
-    most = np.fmax(np.fmax(np.r_[np.nan, rate[:-1]], np.r_[rate[1:], np.nan]), rate)
-    change = np.fmax(most - least - width, 0.0)
-    order = 1.0 if rule.in_velocity is not False else np.clip(2 * rule.lag * rate, 0.0, 1.0)
-    start = 4 * late * rule.lag * rate**2  # what the first order leaves out, and some more
-    return rule.lag * change * order + start
+    """What a changing rate may add to or take from each total: the buffer's memory, and that ηλ(r) bends.
+
+    The memory is of rates up to REACH/(1−α) updates before the interval, to first order unless `held` (allowed for).
+    """
+    ends = np.cumsum(np.nan_to_num(updates))
+    begin = np.searchsorted(ends, ends - updates - REACH * (rule.lag + 1), side="right")
+    near = [np.r_[before[i], rate[min(begin[i], max(i - 1, 0)) : i + 2]] for i in range(len(rate))]
+    least, most = (np.array([f.reduce(v) for v in near]) for f in (np.fmin, np.fmax))
+    change = np.nan_to_num(np.fmax(most - least - width, 0.0))
+    second = np.clip(2 * rule.lag * np.nan_to_num(rate), 0.0, 1.0)
+    order = second if rule.in_velocity is False else np.where(held, second, FIRST)
+    bend = updates * change**2 / 12  # ½ |d²x/dr²| var(r) of a straight course, as a share of lag
+    return rule.lag * (change * order + bend)

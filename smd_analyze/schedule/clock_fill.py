@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from smd_analyze.schedule.clock_causes import one_ratio
+from smd_analyze.schedule.clock_causes import implied_momentum, one_ratio
 from smd_analyze.schedule.clock_decay import UpdateRule, sums_of_decay
 from smd_analyze.schedule.clock_pools import ULP, Pool
 from smd_analyze.schedule.clock_readings import Z95, Floats
@@ -18,7 +18,6 @@ from smd_analyze.schedule.stretches import pooled, stretches
 SLACK = 0.01  # relative: the files and a clock must differ by more than that to be reported
 MOMENTUM = 0.9  # assumed where the SGD family acted and nothing says with which momentum
 SGD_FAMILY = ("sgd", "sgdw")
-DECOUPLED = ("sgdw", "adamw", "lion", "muon")
 SUMS = ("sum_decay", "sum_decay_low", "sum_decay_high")
 Row = Mapping[str, Any]
 
@@ -52,12 +51,15 @@ def fill(rows: Sequence[Row], pool: Pool, updates: Floats, begins: float, assume
     not known to be of this group; `factor` is then the group's λ over theirs, 1 if unknown.
     """
     inferred = rows[0]["optimizer"] is None and pool.proves_sgd
-    settled = [_with_optimizer(row, inferred) for row in rows]
+    files, files_low, files_high = _files(rows)
+    implied = None if assumed else implied_momentum(pool.total, files)
+    settled = [_with_optimizer(row, inferred, implied) for row in rows]
+    if rows[0]["optimizer"] is None and pool.decoupled:
+        settled = [row | {"decoupled": True} for row in settled]
     guessed = any(row["momentum_assumed"] for row in settled)
     rule = update_rule(settled)
     decay, low, high = (factor * v for v in sums_of_decay(pool.total, pool.low, pool.high, updates, begins, rule))
     low = np.fmax(low, 0.0)
-    files, files_low, files_high = _files(rows)
     known, read = np.isfinite(files), np.isfinite(decay)
     rounding = ULP * np.nan_to_num(updates)
     slack = SLACK * np.fmax(np.abs(files), decay) + rounding * rule.share
@@ -76,7 +78,8 @@ def fill(rows: Sequence[Row], pool: Pool, updates: Floats, begins: float, assume
             new |= dict(zip(SUMS, (float(decay[i]), float(low[i]), float(high[i])), strict=True))
             new["source"] = _source(row["source"], words)
         elif read[i]:
-            new["source"] = _source(row["source"], f"clock of {pool.name} agrees")
+            told = f", with momentum {new['momentum']:g}" if rows[i]["momentum"] is None and new["momentum"] else ""
+            new["source"] = _source(row["source"], f"clock of {pool.name} agrees{told}")
         out.append(new)
     _follow(out, rows, decay, low, high, used, differs, updates)
     return Filled(tuple(out), decay, low, high, files, differs, used, inferred, guessed)
@@ -113,13 +116,16 @@ def update_rule(rows: Sequence[Row]) -> UpdateRule:
     )  # fmt: skip
 
 
-def _with_optimizer(row: Row, inferred: bool) -> dict[str, Any]:
-    """The row with SGD where a clock proves its family, and with a momentum where none is known."""
+def _with_optimizer(row: Row, inferred: bool, implied: float | None = None) -> dict[str, Any]:
+    """The row with SGD where a clock proves its family, and with a momentum where none is known.
+
+    `implied`: the momentum that makes the files' Σηλ and the clock's one.
+    """
     new = dict(row)
     if inferred:
         new |= {"optimizer": "sgd", "decoupled": False, "nesterov": bool(row["nesterov"])}
     if new["optimizer"] in SGD_FAMILY and new["momentum"] is None:
-        new |= {"momentum": MOMENTUM, "momentum_assumed": True}
+        new |= {"momentum": MOMENTUM if implied is None else implied, "momentum_assumed": implied is None}
         new["dampening"] = new["dampening"] or 0.0
     return new
 
@@ -145,13 +151,17 @@ def _follow(
     unknown = np.array([row["learning_rate_first"] is None for row in rows])
     open_decay = used & (differs | np.array([row["weight_decay"] is None for row in rows]))
     one = one_ratio(np.where(open_decay, decay, np.nan), rates)
-    rate, changes = _levels(decay, low, high, updates)
+    per = np.where(np.isfinite(updates), updates, 1.0)
+    rate, changes = _levels(decay, low, high, per)
     for i, row in enumerate(rows):
         if not used[i]:
             continue
-        if open_decay[i]:
-            own = float(decay[i] / rates[i]) if rates[i] > 0 else None
-            out[i]["weight_decay"] = one if one is not None and rates[i] > 0 else own
+        if open_decay[i] and rates[i] > 0:
+            own = float(rate[i] * per[i] / rates[i])  # of its stretch: what is one number must not look like many
+            out[i]["weight_decay"] = own if one is None else one
+            out[i]["learning_rate_changes"] = bool(row["learning_rate_changes"]) or (one is None and bool(changes[i]))
+        elif open_decay[i]:
+            out[i]["weight_decay"] = None
         if not unknown[i]:
             continue
         out[i]["learning_rate_changes"] = bool(changes[i])
@@ -163,12 +173,11 @@ def _follow(
                 out[i] |= dict.fromkeys(("learning_rate_first", "learning_rate_last"), float(rate[i]) / lam)
 
 
-def _levels(decay: Floats, low: Floats, high: Floats, updates: Floats) -> tuple[Floats, np.ndarray]:
-    """(ηλ per update of each interval, whether it changes there); intervals of one stretch have one ηλ.
+def _levels(decay: Floats, low: Floats, high: Floats, per: Floats) -> tuple[Floats, np.ndarray]:
+    """(ηλ per update of each interval, whether it changes there); intervals of one stretch have one ηλ. `per`: updates.
 
     It changes in intervals that belong to no stretch, and in the first one after a change between two stretches.
     """
-    per = np.where(np.isfinite(updates), updates, 1.0)
     read = np.flatnonzero(np.isfinite(decay))
     rate, sd = decay / per, (high - low) / (2 * Z95 * per)
     out, changes = rate.copy(), np.ones(len(rate), bool)

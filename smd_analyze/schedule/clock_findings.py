@@ -9,7 +9,8 @@ import numpy as np
 from smd_analyze.records.finding import Finding
 from smd_analyze.schedule.clock_apply import Applied, Spoken
 from smd_analyze.schedule.clock_causes import in_words, likely_cause, one_ratio, stale_since
-from smd_analyze.schedule.clock_fill import MOMENTUM, SGD_FAMILY
+from smd_analyze.schedule.clock_fill import MOMENTUM
+from smd_analyze.schedule.clock_pools import Pool
 from smd_analyze.schedule.clock_readings import Floats, Reading
 from smd_analyze.schedule.decay_rules import ALIASES
 from smd_analyze.schedule.rows import GroupRows
@@ -30,8 +31,10 @@ def clock_findings(
             continue  # the files say nothing of this group
         group = named.get(origin)
         better = None
-        if group is not None and not spoken.filled.sgd_inferred:
-            f = spoken.filled
+        f = spoken.filled
+        # one that agreed, and went on as before when the files' number changed, follows no rule but an old number
+        contested = f.differs.any() or not np.isfinite(f.files).any()
+        if group is not None and contested and stale_since(f.decay, f.files, f.differs, updates) is None:
             better = better_rule(f.decay, f.low, f.high, group.under_rules(), str(f.rows[0]["decay_rule"]))
         if better is not None:
             out.append(_rule(spoken, better))
@@ -69,7 +72,7 @@ def _disagrees(spoken: Spoken, steps: Sequence[int], updates: Floats, better: Be
     cause = likely_cause(ratio, row) if ratio is not None else ""
     if better is not None:
         cause = f"the decay follows another rule: {better.rule}"
-    elif (since := stale_since(f.decay, f.files, updates)) is not None:
+    elif (since := stale_since(f.decay, f.files, f.differs, updates)) is not None:
         cause = (
             f"from step {steps[since]} on it goes on as before while the learning rate or decay that was saved changed:"
             " stale after a resume?"
@@ -99,14 +102,14 @@ def _apart(group: str, names: Sequence[str], rates: Sequence[float]) -> Finding:
     told = ", ".join(f"{n} {r:.4g}" for n, r in zip(names, rates, strict=True))
     where = f"parameter group {group}" if group else "parameter groups"
     return Finding(
-        "clocks-disagree", "warning", where,
+        "clocks-apart", "warning", where,
         f"tensors that feel no gradient decay at different rates per step ({told}): they are in different parameter "
         "groups; each speaks for its own tensor, and none for the others",
         'say which tensors belong together with [groups."GLOB"] tables in --settings run.toml',
     )  # fmt: skip
 
 
-def _rates(parts: Sequence, updates: Floats) -> list[float]:
+def _rates(parts: Sequence[Pool], updates: Floats) -> list[float]:
     """Mean rate per step of each pool over the intervals that all have, or that it has."""
     per = np.where(np.isfinite(updates), updates, 1.0)
     shared = np.all([np.isfinite(p.total) for p in parts], axis=0)
@@ -115,19 +118,21 @@ def _rates(parts: Sequence, updates: Floats) -> list[float]:
 
 
 def _against_optimizer(applied: Applied) -> list[Finding]:
-    """Sums over many rows that move without noise under an optimizer whose elementwise rule would break them."""
+    """Clocks that move as they cannot under the optimizer that files or options name."""
     out = []
     for spoken in applied.spoken:
-        word = spoken.filled.rows[0]["optimizer"]
-        proof = next((m.name for m in spoken.pool.members if m.proves_sgd), None)
-        if word in ELEMENTWISE and proof is not None and not spoken.assumed:
-            message = (
-                f"files or options say {word}, but {proof} shrinks without any noise, as a sum does under SGD "
-                "(elementwise rules break it): was this tensor trained by SGD?"
-            )
-            out.append(
-                Finding("clock-against-optimizer", "warning", f"parameter group {spoken.group}", message, OPTIONS)
-            )
+        row = spoken.filled.rows[0]
+        own = [m for m in spoken.pool.members if applied.of_parameter.get(m.parameter) == spoken.group]
+        summed = next((m.name for m in own if m.proves_sgd), None)
+        replayed = next((m.name for m in own if m.decoupled), None)
+        if row["optimizer"] in ELEMENTWISE and summed is not None:
+            why = f"{summed} shrinks without any noise, as a sum does under SGD (elementwise rules break it)"
+        elif row["optimizer"] is not None and not row["decoupled"] and replayed is not None:
+            why = f"{replayed} is reproduced in every bit by decoupled decay"
+        else:
+            continue
+        message = f"files or options say {row['optimizer']}, but {why}: was this tensor trained so?"
+        out.append(Finding("clock-against-optimizer", "warning", f"parameter group {spoken.group}", message, OPTIONS))
     return out
 
 
@@ -182,26 +187,28 @@ def _assumptions(applied: Applied) -> list[Finding]:
         out.append(Finding("momentum-assumed", "warning", "momentum", message, "--momentum"))
     unknown = [s for s in applied.spoken if s.filled.rows[0]["optimizer"] is None]
     if unknown:
-        message = (
-            f"the optimizer is not known, and {unknown[0].pool.terms} decays alike under SGD and any decoupled decay: "
-            "Σηλ is given as the decay that acted on the weights (SGD with momentum α: divided by 1−α already)"
-        )
+        if unknown[0].filled.rows[0]["decoupled"]:
+            why = "shows decoupled decay, as AdamW, SGDW, Lion and Muon have: Σηλ holds for each"
+        else:
+            why = (
+                "decays alike under SGD and any decoupled decay: Σηλ is given as the decay that acted on the weights "
+                "(SGD with momentum α: divided by 1−α already)"
+            )
+        message = f"the optimizer is not known, and {unknown[0].pool.terms} {why}"
         out.append(Finding("optimizer-unknown", "note", f"parameter group {unknown[0].group}", message, OPTIONS))
     return out
 
 
 def no_longer_missing(spoken: Sequence[Spoken], group: str) -> tuple[str, ...]:
     """What a group need not be told any more now that a clock speaks for it."""
-    mine = [s for s in spoken if s.group == group and s.filled.used.any()]
-    if not mine:
+    mine = next((s.filled for s in spoken if s.group == group), None)
+    if mine is None:
         return ()
-    row = mine[0].filled.rows[0]
-    told = ["weight_decay"]
-    if row["optimizer"] is not None:
-        told += ["optimizer"]
-        if all(not np.isfinite(f) for f in mine[0].filled.files):
-            told += ["learning_rate"]
-    return (*told, "momentum") if row["optimizer"] in SGD_FAMILY else tuple(told)
+    row = mine.rows[0]
+    told = [key for key in ("optimizer", "momentum") if row[key] is not None]
+    if mine.used.any():
+        told += ["weight_decay"] if np.isfinite(mine.files).any() else ["weight_decay", "learning_rate"]
+    return tuple(told)
 
 
 def _few(names: Sequence[str]) -> str:

@@ -46,6 +46,11 @@ class Pool:
         return any(m.proves_sgd for m in self.members)
 
     @property
+    def decoupled(self) -> bool:
+        """Whether a member's decay was replayed bit by bit as decoupled."""
+        return any(m.decoupled for m in self.members)
+
+    @property
     def terms(self) -> str:
         """The first member in words: `fc.weight (sum over units)`."""
         return self.members[0].name

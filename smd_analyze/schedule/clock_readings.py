@@ -18,6 +18,7 @@ Z95 = 1.96
 LEAST_TERMS = 3  # a sum over so many rows moves cleanly under the SGD family only: elementwise rules break it
 SLICES = ("unit ", "input ", "index ", "whole")  # functionals of tensors that get no gradient at all
 NO_DECAY, AT_MOST = "no decay", "at most"
+REPLAYED = "weights times fp32(1 − ηλ)"  # in the evidence of a slice whose decoupled decay was replayed bit by bit
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Reading:
     `total` = −ln(c'/c), what acted on the weights over the interval, with its 95 % interval `low` to `high`; `bound`:
     the most it can have been where nothing more is known. `resting`: every interval that was read is without decay.
     `proves_sgd`: a sum over LEAST_TERMS rows or more of a tensor that does move, which only the SGD family leaves
-    without noise.
+    without noise. `decoupled`: replayed in every bit as decoupled decay, which nothing else does.
     """
 
     clock: str
@@ -39,6 +40,7 @@ class Reading:
     bound: Floats
     resting: bool
     proves_sgd: bool
+    decoupled: bool = False
 
     @property
     def sd(self) -> Floats:
@@ -104,8 +106,9 @@ def _reading(rows: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> Reading
     read = np.isfinite(total)
     first = rows[0]
     resting = bool(read.any() and (total[read] == 0).all())
+    replayed = any(REPLAYED in (row.get("evidence") or "") for row in rows)
     return Reading(
-        first["clock"], first["parameter"], first["functional"], total, low, high, bound, resting, False
+        first["clock"], first["parameter"], first["functional"], total, low, high, bound, resting, False, replayed
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from smd_analyze.schedule.account import CHANGE, EXPECTED, RATE, TOLD
+from smd_analyze.schedule.clock_pools import ULP
 from smd_analyze.schedule.clock_readings import Z95
 from smd_analyze.schedule.stretches import ALIKE, pooled
 
@@ -33,8 +34,9 @@ def merged(schedule: pl.DataFrame) -> pl.DataFrame:
     `decay_per_step`: mean of the stretch, weighted by inverse variance; the run's first interval, in which a momentum
     buffer fills, counts only if it is alone. `told_per_step`: mean of what files and caller would give there, `ratio`
     the one over the other. `sum_decay`, `told_decay`: sums, null where an interval lacks its own. `learning_rate`:
-    Σηλ / (λ × steps) with the λ of files and caller. `change_step`: where the rate jumped, of the stretch that begins
-    there. Intervals of one stretch that differ in source, or in what files say by more than 2e-4, stay apart.
+    Σηλ / (λ × steps) with the λ of files and caller; decoupled decay tells ηλ to half of fp32's step below 1 only.
+    `change_step`: where the rate jumped, of the stretch that begins there. Intervals of one stretch that differ in
+    source, or in what files say by more than 2e-4, stay apart.
     """
     if "stretch" not in schedule.columns:
         return pl.DataFrame(schema=MERGED)
@@ -87,11 +89,10 @@ def _row(rows: Sequence[Row]) -> Row:
             "ratio_low": low / row["told_per_step_high"],
             "ratio_high": high / max(row["told_per_step_low"], 1e-300),
         }
-    lam = first["told_weight_decay"]
-    if lam and row["decay_per_step"] is not None and length:
-        row |= {
-            eta: None if row[key] is None else row[key] / (lam * length) for eta, key in zip(ETA, DECAY, strict=True)
-        }
+    lam, coarse = first["told_weight_decay"], ULP / 2 if first["decoupled"] else 0.0
+    if lam and row["decay_per_step"] is not None and length and row["sum_decay"] is not None:
+        for eta, key, room in zip(ETA, DECAY, (0.0, -coarse, coarse), strict=True):
+            row[eta] = None if row[key] is None else max(row[key] / length + room, 0.0) / lam
     changed = next((r for r in rows if r["change_step"] is not None), None)
     if changed is not None:
         row |= {key: changed[key] for key in CHANGE}
@@ -115,6 +116,8 @@ def _pooled(rows: Sequence[Row]) -> Row:
         return {key: read[0][key] for key in RATE}
     rate, low, high = (np.array([r[key] for r in read], float) for key in RATE)
     steps = np.array([r["step_to"] - r["step_from"] for r in read], float)
+    if not rate.any():  # no decay: the bounds of each interval hold for their mean
+        return {key: float(np.average(ends, weights=steps)) for key, ends in zip(RATE, (rate, low, high), strict=True)}
     mean, sd = pooled(rate, (high - low) / (2 * Z95), steps)
     return dict(zip(RATE, (mean, mean - Z95 * sd, mean + Z95 * sd), strict=True))
 

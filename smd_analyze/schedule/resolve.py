@@ -47,7 +47,7 @@ def resolve_schedule(
 
     `clocks` (or their table) win over both for Σηλ of their own tensor and its parameter group, fill what is open
     elsewhere by assumption, and infer SGD, with an assumed momentum, where no file says anything (`clock_apply`).
-    `shrinkage`: scale-invariant parameter → −½ Δ ln‖w‖² over each interval [I], of its fastest shrinking unit; it
+    `shrinkage`: scale-invariant parameter → −½ Δ ln‖w‖² over each interval [I], of its median unit; it
     refutes assumptions under which a tensor would shrink faster than weight decay can.
 
     Raises UsageError where `settings` cannot mean anything; gaps and conflicts are findings.

@@ -79,8 +79,9 @@ def group_rows(
     nesterov = _switch("nesterov", facts, values)
     if nesterov is None and optimizer is not None:
         nesterov = False
-    rule = str(values.get("decay_rule") or rule_of(framework, optimizer))
-    inside = values.get("rate_in_velocity", rate_in_velocity(framework, facts.words.get("optimizer", ("", ""))[0]))
+    said = facts.words.get("optimizer", ("", ""))[0]  # in the framework's own words
+    rule = str(values.get("decay_rule") or rule_of(framework, names.normal(said)))
+    inside = values.get("rate_in_velocity", rate_in_velocity(framework, said))
     words = {
         "optimizer": optimizer, "decoupled": decoupled, "nesterov": nesterov, "source": _origin(sources),
         "decay_rule": rule, "momentum_assumed": False,

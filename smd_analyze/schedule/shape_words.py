@@ -42,7 +42,7 @@ def in_words(
         "warm-up, then linear": "linear warm-up{up}, then linear decay{end0}",
         "warm-up, then exponential": "linear warm-up{up}, then exponential decay, halved every {half} steps",
         "warm-up, then cosine": "linear warm-up{up}, then cosine{end}",
-        "one-cycle": "one-cycle: up from {first} of the peak{up}, down{end}",
+        "one-cycle": "one-cycle: up from {first} of the peak{up}, then{end}",
     }[shape.kind]
     floor = "" if "floor" not in p else f" down to {_share(p['floor'])}"
     end = "" if "end" not in p else f" at step {_step(p['end'])}"

@@ -28,6 +28,7 @@ CONSTANT = "constant"
 NONE = "no simple form"
 MANY = 5  # levels from which on a smooth form is looked for behind the steps
 SPARE = 3  # intervals that a form of three parameters or more must leave over; simpler ones two
+NEAR = 1e4  # χ² per interval, of 0.1 %, from which on a form is not even near: stairs could not mend that
 TIMES = ("end", "warm_up", "scale", "period")
 
 
@@ -100,10 +101,11 @@ def _smooth(start: Array, stop: Array, rate: Array, sd: Array) -> Shape | None:
         simple = min((len(t.form.parameters) for t in fitting), default=count)
         if points < count + (SPARE if count > 2 else 2) or count > simple + 1:
             continue
-        for stairs in (False, True) if even else (False,):
+        for stairs in (False, True):
             fit = _fitted(form, stairs, a, b, r, wide, 1 / span)
             if fit is not None and fit.fits:
                 fitting.append(fit)
+            if fit is None or fit.fits or not even or fit.score > NEAR * len(r):
                 break
     if not fitting:
         return None
@@ -159,29 +161,40 @@ def _fitted(form: Form, stairs: bool, a: Array, b: Array, r: Array, sd: Array, u
         ranked = [item for item in ranked if np.isfinite(item[0])]
         if not ranked:
             return None
-        done = [_polished(miss, begins[i], low, high, form) for _, i in ranked[:3]]
+        done = [_polished(miss, begins[i], low, high, form) for _, i in ranked[:2]]
     best = min(done, key=lambda d: d.cost)
     square, free = 2 * float(best.cost), len(r) - len(best.x)
-    fits = bool(np.max(np.abs(best.fun)) <= FARTHEST and square <= chi2.isf(1e-3, free))
+    close = np.max(np.abs(best.fun)) <= FARTHEST and square <= chi2.isf(1e-3, free)
+    fits = bool(close and _is_seen(form, best.x, float(np.max(b - a))))
     return _Fit(form, stairs, best.x, square + len(best.x) * np.log(len(r)), fits)
 
 
+def _is_seen(form: Form, p: Array, widest: float) -> bool:
+    """Whether a fall lasts for two intervals at least: within one, any form would pass through a jump."""
+    named = dict(zip(form.parameters, p, strict=True))
+    fall = min(named.get(name, np.inf) for name in ("end", "period", "scale"))
+    fall -= named.get("warm_up", 0.0) if "end" in named else 0.0
+    rises = form.name != "one-cycle" or named["first"] < 0.9
+    return bool(fall >= 2 * widest and rises)
+
+
 def _polished(miss: Callable[[Array], Array], begin: Array, low: Array, high: Array, form: Form) -> Any:
-    """Least squares over the heights alone, then over all: restarts have kinks, which a rough height would jump."""
+    """Least squares; for restarts over the heights alone first: they have kinks, which a rough height would jump."""
     from scipy.optimize import least_squares
 
-    heights = np.array([name not in TIMES for name in form.parameters])
     room = 1e-9 * (high - low)
     p = np.clip(begin, low + room, high - room)
+    if "period" in form.parameters:
+        heights = np.array([name not in TIMES for name in form.parameters])
 
-    def partly(q: Array) -> Array:
-        whole = p.copy()
-        whole[heights] = q
-        return miss(whole)
+        def partly(q: Array) -> Array:
+            whole = p.copy()
+            whole[heights] = q
+            return miss(whole)
 
-    first = least_squares(partly, p[heights], bounds=(low[heights], high[heights]), x_scale="jac", max_nfev=50)
-    p[heights] = np.clip(first.x, (low + room)[heights], (high - room)[heights])
-    return least_squares(miss, p, bounds=(low, high), x_scale="jac", max_nfev=200)
+        first = least_squares(partly, p[heights], bounds=(low[heights], high[heights]), x_scale="jac", max_nfev=50)
+        p[heights] = np.clip(first.x, (low + room)[heights], (high - room)[heights])
+    return least_squares(miss, p, bounds=(low, high), x_scale="jac", max_nfev=60)
 
 
 BOUNDS = {
@@ -230,7 +243,7 @@ def _values(
     from scipy.stats import t as student
 
     low, high = _bounds(fit.form, update)
-    tight = np.hypot(sd, ALIKE * 0.1 * np.abs(r))
+    tight = np.hypot(sd, ALIKE * np.abs(r))
     weights = tight
 
     def miss(p: Array) -> Array:

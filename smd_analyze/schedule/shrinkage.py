@@ -12,11 +12,12 @@ EXACT = ("float32", "float64")
 
 
 def shrinkage_of(stats: Statistics) -> dict[str, Floats]:
-    """Parameter → −½ Δ ln‖w‖² over each interval [I], of the unit that shrank fastest; NaN where none is known.
+    """Parameter → −½ Δ ln‖w‖² over each interval [I], median over the units; NaN where none is known.
 
     ‖w'‖² = (1−x)²‖w‖² + ‖step‖² for a gradient at right angles to w, so that under the SGD family the decay of the
-    weights over an interval is at least this, per unit (Wan et al. 2021, arXiv:2006.08419). Only tensors that are held
-    to be scale-invariant, and saved without rounding of their own, are in it.
+    weights over an interval is at least this, per unit (Wan et al. 2021, arXiv:2006.08419). The median, because single
+    units may shrink faster: where the normalization's ε is not small beside what they put out. Only tensors that are
+    held to be scale-invariant, and saved without rounding of their own, are in it.
     """
     out: dict[str, Floats] = {}
     for group in stats.groups:
@@ -27,7 +28,9 @@ def shrinkage_of(stats: Statistics) -> dict[str, Floats]:
             continue
         with np.errstate(divide="ignore", invalid="ignore"):
             shrunk = -0.5 * np.diff(np.log(vv), axis=0)
-        shrunk[~np.isfinite(shrunk)] = -np.inf
-        most = shrunk.max(axis=1)
-        out |= dict.fromkeys((m.parameter for m in group.members), np.where(np.isfinite(most), most, np.nan))
+        known = np.isfinite(shrunk)
+        middle = np.full(len(shrunk), np.nan)
+        rows = known.any(axis=1)
+        middle[rows] = np.nanmedian(np.where(known, shrunk, np.nan)[rows], axis=1)
+        out |= dict.fromkeys((m.parameter for m in group.members), middle)
     return out

@@ -12,8 +12,7 @@ from smd_analyze.statistics.reading import Files
 from smd_analyze.statistics.screening import Screened
 from smd_analyze.statistics.sources import Source
 
-ROOM = 16 << 20  # numbers that all candidates of a run may take together
-THIN = 1024  # elements that are left of a long one when there is no more room
+SAME = 1e-11  # relative difference of sums of the same numbers
 
 
 def candidates(
@@ -24,14 +23,14 @@ def candidates(
 ) -> Candidates:
     """All candidates in the order of the pass; NaN where a file turned out to be spoilt."""
     lost = _lost(sources, files)
+    tied = _tied(screened)
     found: list[Candidate] = []
-    room = ROOM
     for seen in screened:
+        if seen.subject.parameter in tied:
+            continue
         for candidate in (*seen.found, *slices.get(seen.subject.parameter, ())):
             bad = lost.get(candidate.parameter)
-            kept = _thinned(candidate) if candidate.values.size > room else candidate
-            room -= kept.values.size
-            found.append(kept if bad is None else _blanked(kept, bad))
+            found.append(candidate if bad is None else _blanked(candidate, bad))
     looked_at = {
         "tensors": len(screened),
         "sums": sum(seen.sums for seen in screened),
@@ -39,15 +38,30 @@ def candidates(
         "vectors": sum(seen.vectors for seen in screened),
     }
     aside = {seen.subject.parameter: seen.why_not for seen in screened if seen.why_not}
-    return Candidates(tuple(found), looked_at, aside)
+    return Candidates(tuple(found), looked_at, aside | {name: f"the same as {first}" for name, first in tied.items()})
 
 
-def _thinned(candidate: Candidate) -> Candidate:
-    """With fewer elements, evenly chosen."""
-    count = candidate.values.shape[1]
-    if count <= THIN:
-        return candidate
-    return replace(candidate, values=candidate.values[:, np.arange(THIN) * count // THIN].copy())
+def _tied(screened: Sequence[Screened]) -> dict[str, str]:
+    """Parameters with candidates that hold what another holds: parameter → the one before. They prove nothing more.
+
+    The same shape, and the same norms and steps at every checkpoint but for the order in which they were added up.
+    """
+    tied: dict[str, str] = {}
+    kept: dict[tuple[int, ...], list[Screened]] = {}
+    for seen in screened:
+        if not (seen.found or seen.claims):
+            continue
+        others = kept.setdefault(seen.subject.shape, [])
+        for other in others:
+            if all(
+                np.allclose(a, b, rtol=SAME, atol=0, equal_nan=True)
+                for a, b in ((seen.vv, other.vv), (seen.dd, other.dd))
+            ):
+                tied[seen.subject.parameter] = other.subject.parameter
+                break
+        else:
+            others.append(seen)
+    return tied
 
 
 def _lost(sources: Iterable[Source], files: Files) -> dict[str, np.ndarray]:

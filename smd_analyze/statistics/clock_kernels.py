@@ -117,3 +117,30 @@ def turn(index: np.ndarray, slot: np.ndarray, now: np.ndarray, kept: np.ndarray,
         sums[1, s] += d * d
         sums[2, s] += d * v
         kept[q] = v
+
+
+@compiled
+def sample(
+    base: np.ndarray,
+    numbers: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    after: int,
+    shift: int,
+    column: int,
+    index: np.ndarray,
+    slot: np.ndarray,
+    used: int,
+) -> int:
+    """Write which elements of a chunk are sampled into index and slot [Q], from place `used` on.
+
+    base: elements of slice 0 in the tensor; those of slice j are j·after on, and in the chunk all are `shift` on.
+    numbers: the slices, in slots from `column` on; of these low[k] … high[k] have their element k in the chunk.
+    Returns the place after the last.
+    """
+    for k in range(base.size):
+        for n in range(low[k], high[k]):
+            index[used] = base[k] + numbers[n] * after + shift
+            slot[used] = column + n
+            used += 1
+    return used

@@ -34,7 +34,8 @@ def measure_directions(
     tell: Callable[[float, str], None],
     far: FarFiles | None = None,
 ) -> list[Finding]:
-    """Put kind "updates", uu, wu and ss [3, T, units] (without ss unless Adam's), for every group whose members all have a direction somewhere.
+    """Put kind "updates", uu, wu and ss [3, T, units] (ss of Adam only), for every group whose members all have a
+    direction somewhere.
 
     NaN at checkpoints that hold none. Memory: one tensor, or a block of it where its bytes lie raw, and the sums. `far`
     reads the files whose paths are URLs.

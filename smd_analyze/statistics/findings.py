@@ -10,7 +10,7 @@ import numpy as np
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.group import Group
 from smd_analyze.records.run import Run
-from smd_analyze.statistics.collecting import DD, Totals
+from smd_analyze.statistics.collecting import DD, FIRST_DD, VV, Totals
 
 SHOWN = 3  # names before "and more"
 MOST = 20  # findings of one kind
@@ -59,7 +59,25 @@ def _copies(run: Run, totals: Totals) -> list[Finding]:
             text = f"{end - begin + 1} checkpoints in a row, from {first} on, hold the same weights"
         remedy = "Leave copies out, or mend the steps: no training happened between them."
         found.append(Finding("duplicate-checkpoint", "warning", last, text, remedy))
-    return _few(found)
+    return _few([*found, *_far_copies(run, totals)])
+
+
+def _far_copies(run: Run, totals: Totals) -> list[Finding]:
+    """Checkpoints whose analysed weights are all those of an earlier one, and others lie between.
+
+    Equal squared norms and distances from the first, bit by bit, of every group: equal bytes are added up alike.
+    """
+    sizes = totals.sums[:, (VV, FIRST_DD)].reshape(-1, totals.sums.shape[2])
+    known: dict[bytes, int] = {}
+    found: list[Finding] = []
+    for t in np.flatnonzero(np.isfinite(sizes).all(axis=0) & (sizes > 0).any(axis=0)):
+        like = known.get(sizes[:, t].tobytes())
+        known[sizes[:, t].tobytes()] = int(t)
+        if like is not None and t - like > 1:
+            text = f"every analysed weight equals that of {run.checkpoints[like].path}, and others lie between"
+            remedy = "A copy under another name, or out of order: leave it out with --steps, or mend the steps."
+            found.append(Finding("duplicate-checkpoint", "warning", run.checkpoints[t].path, text, remedy))
+    return found
 
 
 def _stretches(same: np.ndarray) -> list[tuple[int, int]]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from smd_analyze.statistics.looks import Look
-from smd_analyze.statistics.screening import Screened, screen
+from smd_analyze.statistics.screening import KEPT, Screened, screen, thinned
 from smd_analyze.statistics.subjects import Subject
 
 if TYPE_CHECKING:
     from smd_analyze.statistics.sums import ChunkSums
 
 VV, DD = 0, 1
+ROOM = 4 << 20  # numbers that the sums and vectors that were found may take together
 
 
 @dataclass
@@ -56,16 +57,32 @@ class Ledger:
     checkpoints: int
     screened: list[Screened] = field(default_factory=list)
     open: dict[str, History] = field(default_factory=dict)
+    most: int = ROOM // 32
+    kept: int = 0
 
     def add(self, result: ChunkSums) -> None:
         """Take over what one item kept."""
         for look in result.item.chunk.looks:
             name = look.subject.parameter
             known = self.open.get(name) or self.open.setdefault(name, history(look.subject, self.checkpoints))
-            _enter(known, look, result)
+            with np.errstate(invalid="ignore"):  # infinite weights: their sums may be none
+                _enter(known, look, result)
             if known.awaited == 0:
                 del self.open[name]
-                self.screened.append(screen(known))
+                self._keep(screen(known))
+
+    def _keep(self, seen: Screened) -> None:
+        """One more; where there is no room for all, each is kept by fewer elements."""
+        self.screened.append(self._fitted(seen))
+        self.kept += sum(candidate.values.size for candidate in self.screened[-1].found)
+        while self.kept > ROOM and self.most > KEPT * self.checkpoints:
+            self.most //= 2
+            self.screened = [self._fitted(one) for one in self.screened]
+            self.kept = sum(candidate.values.size for one in self.screened for candidate in one.found)
+
+    def _fitted(self, seen: Screened) -> Screened:
+        """With at most `most` numbers for each of its candidates."""
+        return replace(seen, found=tuple(thinned(candidate, self.most) for candidate in seen.found))
 
 
 def _enter(known: History, look: Look, result: ChunkSums) -> None:

@@ -36,7 +36,7 @@ class Looking:
 
     def __post_init__(self) -> None:
         chunk = self.item.chunk
-        self.folds = np.full((self.item.end - self.item.begin, chunk.columns), np.nan)
+        self.folds = np.empty((self.item.end - self.item.begin, chunk.columns))
         self.turns = np.full((len(self.due), 3, chunk.turn_slots), np.nan)
         self.kept = np.full(self.index[0].size, np.nan)
 
@@ -58,10 +58,12 @@ class Looking:
 
     @cached_property
     def index(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which elements of the chunk are compared at anchors, and the slot of each."""
         return samples(self.item.chunk.looks) if self.due else (np.empty(0, np.int64), np.empty(0, np.int64))
 
     @cached_property
     def table(self) -> np.ndarray:
+        """What clock_kernels.fold is told."""
         return fold_table(self.item.chunk.looks)
 
     def is_anchor(self, t: int) -> bool:
@@ -72,8 +74,12 @@ class Looking:
         """Take in the chunk of checkpoint t; None if it could not be read."""
         from smd_analyze.statistics import clock_kernels  # numba: half a second, for those who measure only
 
-        if now is not None and t >= self.item.begin:
-            clock_kernels.fold(self.table, now, self.folds[t - self.item.begin])
+        if t >= self.item.begin:
+            row = self.folds[t - self.item.begin]
+            if now is None:
+                row[:] = np.nan
+            else:
+                clock_kernels.fold(self.table, now, row)
         if self.is_anchor(t):
             self.compare(t, now, self.index[0])
 

@@ -97,16 +97,20 @@ def fold_table(looks: Sequence[Look]) -> np.ndarray:
 
 def samples(looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
     """Which elements of the chunk are compared [Q], and the slot of each one's slice [Q]."""
-    index, slot = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    from smd_analyze.statistics import clock_kernels  # numba: half a second, for those who measure only
+
+    parts: list[tuple[Look, AxisView, Kept, np.ndarray, np.ndarray]] = []
     for x in looks:
         for axis, kept in zip(x.subject.slices, x.turns, strict=True):
             numbers = axis.looked_at[kept.first : kept.first + kept.count]
-            base = axis.sample
-            low = np.searchsorted(numbers, -((base - x.begin) // axis.after))  # first index at or after `begin`
-            high = np.searchsorted(numbers, -((base - x.end) // axis.after))
-            many = high - low
-            which = np.repeat(np.arange(base.size), many)
-            number = np.arange(which.size) - np.repeat(np.cumsum(many) - many, many) + np.repeat(low, many)
-            index.append(base[which] + numbers[number] * axis.after - x.begin + x.at)
-            slot.append(number + kept.column)
-    return np.concatenate(index), np.concatenate(slot)
+            low = np.searchsorted(numbers, -((axis.sample - x.begin) // axis.after))  # first that begins in the piece
+            high = np.searchsorted(numbers, -((axis.sample - x.end) // axis.after))
+            parts.append((x, axis, kept, low, high))
+    room = sum(int((high - low).sum()) for *_, low, high in parts)
+    index, slot = np.empty(room, np.int64), np.empty(room, np.int64)
+    used = 0
+    for x, axis, kept, low, high in parts:
+        numbers = axis.looked_at[kept.first : kept.first + kept.count]
+        place = (axis.after, x.at - x.begin, kept.column)
+        used = clock_kernels.sample(axis.sample, numbers, low, high, *place, index, slot, used)
+    return index, slot

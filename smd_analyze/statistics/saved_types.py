@@ -11,17 +11,16 @@ def saved_types(run: Run, groups: Iterable[Group]) -> dict[str, tuple[str, ...]]
 
     What rounding hides depends on them.
     """
-    kinds: dict[str, set[str]] = {}
+    groups = tuple(groups)
+    kinds: dict[str, set[str]] = {member.parameter: set() for group in groups for member in group.members}
     for checkpoint in run.checkpoints:
-        for name, tensor in checkpoint.parameters.items():
-            kinds.setdefault(name, set()).add(tensor.dtype)
-    return {g.name: tuple(sorted({t for m in g.members for t in kinds.get(m.parameter, ())})) for g in groups}
+        for name in kinds.keys() & checkpoint.parameters.keys():
+            kinds[name].add(checkpoint.parameters[name].dtype)
+    return {g.name: tuple(sorted({t for m in g.members for t in kinds[m.parameter]})) for g in groups}
 
 
 def saved_shapes(run: Run, groups: Iterable[Group]) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor that belongs to a group, as the last checkpoint that holds it saved it."""
     wanted = {member.parameter for group in groups for member in group.members}
-    found: dict[str, tuple[int, ...]] = {}
-    for checkpoint in run.checkpoints:
-        found |= {name: tensor.shape for name, tensor in checkpoint.parameters.items() if name in wanted}
-    return found
+    holders = {name: checkpoint for checkpoint in run.checkpoints for name in wanted & checkpoint.parameters.keys()}
+    return {name: holder.parameters[name].shape for name, holder in holders.items()}

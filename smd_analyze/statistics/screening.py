@@ -33,6 +33,9 @@ STILL_NARROW = 1e-5
 SPARE = 2  # times as many are read as are listed: some turn out to be nearly dead only
 
 
+KEPT = 64  # elements that are kept however little room there is
+
+
 @dataclass(frozen=True)
 class Claim:
     """Slices of one axis that kept their direction between the same anchors, best first, and how many there are."""
@@ -98,30 +101,41 @@ def _why_not(vv: np.ndarray, dd: np.ndarray, numel: int) -> str:
 
 def _whole(history: History) -> list[Candidate]:
     """The sums over and within units, or the vector."""
-    subject = history.subject
-    common = {"parameter": subject.parameter, "dtype": subject.dtype, "shape": subject.shape}
-    sizes = {"tensor_vv": history.vv, "tensor_dd": history.dd}
-    units = subject.units
+    subject, units = history.subject, history.subject.units
+    axes = tuple(range(len(subject.shape)))
+    whole = Candidate(
+        parameter=subject.parameter,
+        functional="whole",
+        kind="vector",
+        dtype=subject.dtype,
+        shape=subject.shape,
+        axes=axes,
+        values=history.over,
+        elements=subject.over,
+        tensor_vv=history.vv,
+        tensor_dd=history.dd,
+        parts=1,
+    )
     if units is None:
-        axes = tuple(range(len(subject.shape)))
-        return [
-            Candidate(
-                **common, **sizes, functional="whole", kind="vector", axes=axes, values=history.over,
-                elements=subject.over, parts=1,
-            )
-        ]  # fmt: skip
-    rest = tuple(axis for axis in range(len(subject.shape)) if axis not in units.axes)
-    named = units.word == "unit"
-    return [
-        Candidate(
-            **common, **sizes, functional="sum over units" if named else f"sum over axis {units.axes[0]}", kind="sum",
-            axes=units.axes, values=history.over, elements=units.elements, parts=units.count,
-        ),
-        Candidate(
-            **common, **sizes, functional="within unit" if named else f"within each index of axis {units.axes[0]}",
-            kind="sum", axes=rest, values=history.within, elements=units.count, parts=units.elements,
-        ),
-    ]  # fmt: skip
+        return [whole]
+    rest = tuple(axis for axis in axes if axis not in units.axes)
+    words = ("sum over units", "within unit")
+    if units.word != "unit":
+        words = f"sum over axis {units.axes[0]}", f"within each index of axis {units.axes[0]}"
+    over = replace(whole, functional=words[0], kind="sum", axes=units.axes, parts=units.count)
+    within = replace(
+        over, functional=words[1], axes=rest, values=history.within, elements=units.count, parts=units.elements
+    )
+    return [over, within]
+
+
+def thinned(candidate: Candidate, numbers: int) -> Candidate:
+    """With fewer elements, evenly chosen, so that its values are at most so many numbers."""
+    checkpoints, count = candidate.values.shape
+    left = max(KEPT, numbers // checkpoints)
+    if count <= left:
+        return candidate
+    return replace(candidate, values=candidate.values[:, np.arange(left) * count // left])
 
 
 def survives(candidate: Candidate) -> bool:
@@ -161,12 +175,12 @@ def claimed(axis: AxisView, turns: np.ndarray, dtype: str, checkpoints: int) -> 
     """The slices that kept their direction between some anchors, from sums [pairs, 3, slices], by when they did."""
     vv, dd, dv = turns[:, 0], turns[:, 1], turns[:, 2]
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        chance = np.nanmean(np.where(np.isfinite(dd), dd, np.nan), axis=1, keepdims=True) if dd.size else dd
+        chance = _mean(dd, np.isfinite(dd))
         across = np.maximum(dd - dv * dv / vv, 0.0)
         least = COLLAPSED**2 * min(axis.elements, SAMPLE)
         exists = (vv > least) & (vv - 2 * dv + dd > least) & (chance > 0)
         turned = np.where(exists, across / vv / 2, np.inf)
-        apart = across < APART * np.nanmean(np.where(exists, across, np.nan), axis=1, keepdims=True)
+        apart = across < APART * _mean(across, exists)
         still = turned < (STILL_NARROW if dtype in NARROW else STILL)
         kept = exists & _straight(turned, across / chance, dtype) & (apart | still)
     some = np.flatnonzero(kept.any(axis=0))
@@ -189,6 +203,11 @@ def claimed(axis: AxisView, turns: np.ndarray, dtype: str, checkpoints: int) -> 
     return found
 
 
+def _mean(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Of each row [rows, 1], over the columns that count; NaN if none does."""
+    return np.where(where, values, 0.0).sum(axis=1, keepdims=True) / where.sum(axis=1, keepdims=True)
+
+
 def _best_first(turned: np.ndarray, size: np.ndarray) -> np.ndarray:
     """By the decade of the turn (below rounding all are alike), then by length."""
     decade = np.ceil(np.log10(np.maximum(turned, 1e-13)))
@@ -201,5 +220,6 @@ def choose(candidates: Sequence[Candidate], listed: int) -> list[Candidate]:
     good = [(turned[_straight(turned, strayed, c.dtype)], c) for turned, strayed, c in told]
     good = [(turned, c) for turned, c in good if turned.size]
     worst = np.array([turned.max() for turned, _ in good])
-    size = np.array([np.nanmax((c.values * c.values).sum(axis=1)) for _, c in good])
+    with np.errstate(over="ignore"):
+        size = np.array([np.nanmax((c.values * c.values).sum(axis=1)) for _, c in good])
     return [good[number][1] for number in _best_first(worst, size)[:listed]] if good else []

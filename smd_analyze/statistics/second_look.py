@@ -12,12 +12,12 @@ from smd_analyze.records.clocks import Candidate
 from smd_analyze.statistics.numbers import decode
 from smd_analyze.statistics.parallel import in_order
 from smd_analyze.statistics.reading import Files
-from smd_analyze.statistics.screening import Claim, Screened, choose
+from smd_analyze.statistics.screening import KEPT, SPARE, Claim, Screened, choose
 from smd_analyze.statistics.sources import Source
 from smd_analyze.statistics.subjects import LONGEST
 
+ROOM = 4 << 20  # numbers that the slices that are listed may take together
 AT_ONCE = 2 << 20  # numbers of one tensor that are held at a time
-FEWEST_KEPT = 32  # elements of a slice that are kept even of very many checkpoints
 PIECE = 1 << 20  # bytes of one read
 GAP = 32 * 1024  # bytes of others that are read along rather than read around
 FAR_GAP = 1 << 20
@@ -31,9 +31,15 @@ def second_look(
     """The claimed slices of each parameter as candidates, with the values that the files hold."""
     known = {source.parameter: source for source in sources}
     claimed = [s for s in screened if s.claims]
+    listed = sum(min(claim.listed, len(claim.indices)) for seen in claimed for claim in seen.claims)
+    checkpoints = max((len(s.vv) for s in claimed), default=1)
+    share = max(1, listed * checkpoints * KEPT / ROOM)  # of so many, one can be kept
+    if share > 1:
+        claimed = [replace(s, claims=tuple(_fewer(claim, share) for claim in s.claims)) for s in claimed]
+    most = max(KEPT, int(ROOM * share) // (max(1, listed) * checkpoints))
 
     def work(seen: Screened) -> list[Candidate]:
-        return list(_look(seen, known[seen.subject.parameter], files))
+        return list(_look(seen, known[seen.subject.parameter], files, most))
 
     found: dict[str, list[Candidate]] = {}
     for seen, candidates in zip(claimed, in_order(work, claimed, workers), strict=True):
@@ -42,21 +48,24 @@ def second_look(
     return found
 
 
-def _look(seen: Screened, source: Source, files: Files) -> Iterator[Candidate]:
-    """One tensor's, axis by axis."""
+def _fewer(claim: Claim, share: float) -> Claim:
+    """One of so many of its slices, the best."""
+    listed = max(1, int(claim.listed / share))
+    return replace(claim, indices=claim.indices[: SPARE * listed], listed=listed)
+
+
+def _look(seen: Screened, source: Source, files: Files, most: int) -> Iterator[Candidate]:
+    """One tensor's, axis by axis, at most so many elements of each."""
     subject, checkpoints = seen.subject, len(source.tensors)
-    wanted, places = [], []
-    for claim in seen.claims:
-        room = AT_ONCE // (checkpoints * sum(len(c.indices) for c in seen.claims))
-        base = claim.axis.positions(min(LONGEST, max(FEWEST_KEPT, room)))
-        for index in claim.indices:
-            wanted.append(base + index * claim.axis.after)
+    room = AT_ONCE // (checkpoints * sum(len(c.indices) for c in seen.claims))
+    wanted = [
+        claim.axis.positions(min(most, LONGEST, max(KEPT, room))) + index * claim.axis.after
+        for claim in seen.claims
+        for index in claim.indices
+    ]
     elements, back = np.unique(np.concatenate(wanted), return_inverse=True)
     values = _values(source, files, elements)
-    at = 0
-    for positions in wanted:
-        places.append(back[at : at + positions.size])
-        at += positions.size
+    places = np.split(back, np.cumsum([positions.size for positions in wanted])[:-1])
     number = 0
     for claim in seen.claims:
         read = [

@@ -12,7 +12,7 @@ from smd_analyze.records.finding import Finding
 from smd_analyze.records.group import Group
 from smd_analyze.records.run import LazyTensor, Run
 from smd_analyze.statistics.segments import View, views
-from smd_analyze.statistics.subjects import OPEN_SUMS, Subject, longest, subject, wanted
+from smd_analyze.statistics.subjects import ANCHORS, CHEAP, MANY, OPEN_SUMS, Subject, longest, subject, wanted
 
 RAW = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}  # read as bytes; every other dtype goes through read()
 INTEGERS = ("int", "uint", "bool")
@@ -123,10 +123,12 @@ def _looked_at(
     small = sum(4 * source.numel for source in sources) <= SMALL
     names = dict(wanted(run, groups))
     most = longest(len(run.checkpoints), len(names) + len(known) if small else OPEN_SUMS)
+    cheap = sum(4 * source.numel for source in sources) * len(run.checkpoints) <= CHEAP
+    anchors = MANY if cheap else ANCHORS
     found = dict(known)
     for name, member in names.items():
         tensors, shape = histories.get(name) or _history(run, name, [])
-        look = subject(name, tensors, shape, member, most) if shape is not None else None
+        look = subject(name, tensors, shape, member, most, anchors) if shape is not None else None
         if look is not None:
             source = known.get(name) or _source(name, tensors, look.numel, (), paths)
             found[name] = replace(source, look=look, whole=_whole(source))

@@ -18,8 +18,11 @@ from smd_analyze.records.group import Group, Member
 from smd_analyze.records.run import LazyTensor, Run
 
 TYPES = ("float16", "bfloat16", "float32", "float64")  # coarsest last but two: see `coarsest`
-ANCHORS = 5  # checkpoints between which slices are compared during the pass
-SAMPLE = 32  # elements by which a slice is compared: a clock's all turn together, so any of them will do
+ANCHORS = 5  # checkpoints between which slices are compared during the pass, of a large run
+FEW = 8  # checkpoints that are all anchors
+MANY = 32  # anchors of a run of at most CHEAP bytes: slices that learn for some of the time are found too
+CHEAP = 256 << 20
+SAMPLE = 16  # elements by which a slice is compared: a clock's all turn together, so any of them will do
 FEWEST = 8  # elements without which a direction proves nothing
 LONGEST = 65_536  # elements of a sum or a vector that are kept
 OPEN = 8 << 20  # numbers that the sums of the tensors under way may take together
@@ -111,24 +114,28 @@ def subject(
     shape: tuple[int, ...],
     member: Member | None,
     longest: int = LONGEST,
+    anchors: int = ANCHORS,
 ) -> Subject | None:
-    """How a tensor is looked at; None if it cannot hold a clock that proves itself (too few elements, no float)."""
+    """How a tensor is looked at; None if it cannot hold a clock that proves itself (too few elements, no float).
+
+    longest: elements of a sum that are kept. anchors: how many checkpoints are anchors, if there are more than FEW.
+    """
     there = [tensor for tensor in tensors if tensor is not None]
     numel = prod(shape)
     if numel < FEWEST or not there or any(tensor.dtype not in TYPES for tensor in there):
         return None
     dtype = coarsest({tensor.dtype for tensor in there})
     present = np.flatnonzero([tensor is not None for tensor in tensors])
-    anchors = tuple(int(t) for t in evenly(present, ANCHORS))
+    at = tuple(int(t) for t in (present if present.size <= FEW else evenly(present, anchors)))
     long = [axis for axis, length in enumerate(shape) if length > 1]
     if len(long) < 2:
-        return None if numel > VECTOR else Subject(parameter, shape, dtype, numel, None, (), anchors, step(numel, longest))
+        return None if numel > VECTOR else Subject(parameter, shape, dtype, numel, None, (), at, step(numel, longest))
     units = _units(shape, there[0].layout, member, long)
     rest = [axis for axis in long if axis not in units.axes]
     inner = _inputs(there[0].layout, units, rest)
     others = tuple(_axis(shape, (axis,), "input" if axis == inner else "") for axis in rest)
     over, within = step(units.elements, longest), step(units.count, longest)
-    return Subject(parameter, shape, dtype, numel, units, (units, *others), anchors, over, within)
+    return Subject(parameter, shape, dtype, numel, units, (units, *others), at, over, within)
 
 
 def coarsest(dtypes: set[str]) -> str:
@@ -182,7 +189,7 @@ def _member_axes(shape: tuple[int, ...], member: Member) -> tuple[int, ...]:
 
 
 def _inputs(layout: str | None, units: AxisView, rest: Sequence[int]) -> int | None:
-    """The axis of the inputs (one of length 1 too): by the layout, else the one beside the units', as kernels have it."""
+    """The axis of the inputs (one of length 1 too): by the layout, else the one beside the units'."""
     if units.word != "unit":
         return None
     if layout and layout.count("I") == 1:

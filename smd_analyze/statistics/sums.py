@@ -87,10 +87,13 @@ def _sum(
     if chunk.first < item.begin:
         first = fetch(chunk.first, 0)
         first = None if first is None else keep(first)
-    if looking and looking.before is not None:
-        looking.see(looking.before, first if looking.before == chunk.first else fetch(looking.before, 0))
     if item.begin > 0:
         before = fetch(item.begin - 1, (item.begin - 1) & 1)
+    if looking and looking.before is not None:
+        known = {chunk.first: first, item.begin - 1: before}
+        looking.see(
+            looking.before, known[looking.before] if looking.before in known else fetch(looking.before, item.begin & 1)
+        )
     for t in range(item.begin, item.end):
         row = t - item.begin
         now = fetch(t, t & 1)

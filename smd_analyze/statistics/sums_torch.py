@@ -14,6 +14,8 @@ from functools import partial
 import numpy as np
 import torch
 
+from smd_analyze.statistics.looking import Looked, Looking
+from smd_analyze.statistics.looks_torch import fold
 from smd_analyze.statistics.plan import Chunk, Item
 from smd_analyze.statistics.reading import PAGE, Files
 from smd_analyze.statistics.sums import ChunkSums, Scratch, count_nonfinite, fetch_raw, fetch_tensor
@@ -66,11 +68,18 @@ def _sum(item: Item, files: Files, mine: Ring) -> ChunkSums:
     double = {"dtype": torch.float64, "device": mine.device}
     sums = torch.zeros((steps, 3, chunk.slots), **double)
     firsts = torch.zeros((steps, 2, len(chunk.spans)), **double)
+    looking = _Looking(item, mine.device) if chunk.looks else None
     first = before = None
     if chunk.first < item.begin:
         first = _to_device(chunk, files, mine, problems, chunk.first)
     if item.begin > 0:
         before = first if item.begin - 1 == chunk.first else _to_device(chunk, files, mine, problems, item.begin - 1)
+    if looking and looking.before is not None:
+        known = {chunk.first: first, item.begin - 1: before}
+        here = looking.before in known
+        looking.see_there(
+            looking.before, known[looking.before] if here else _to_device(chunk, files, mine, problems, looking.before)
+        )
     table = [tuple(row) for row in chunk.table.tolist()]
     for t in range(item.begin, item.end):
         row = t - item.begin
@@ -87,10 +96,38 @@ def _sum(item: Item, files: Files, mine: Ring) -> ChunkSums:
                 sums[row, 1:] = torch.nan
             if first is None:
                 firsts[row] = torch.nan
+        if looking:
+            looking.see_there(t, now)
         before = now
     home, home_firsts = sums.cpu().numpy(), firsts.cpu().numpy()
     counts = count_nonfinite(item, home, partial(_again, chunk, files, mine.scratch, problems))
-    return ChunkSums(item, home, home_firsts, counts, tuple(problems))
+    return ChunkSums(item, home, home_firsts, counts, tuple(problems), looking.looked_there() if looking else None)
+
+
+class _Looking(Looking):
+    """The same as on the CPU; sums are made on the device, the few sampled elements come home at anchors."""
+
+    def __init__(self, item: Item, device: torch.device) -> None:
+        super().__init__(item)
+        shape = (item.end - item.begin, item.chunk.columns)
+        self.there = torch.zeros(shape, dtype=torch.float64, device=device)
+        self.place = torch.from_numpy(self.index[0]).to(device)
+        self.all = np.arange(self.index[0].size)
+
+    def see_there(self, t: int, now: torch.Tensor | None) -> None:
+        """Take in the chunk of checkpoint t on the device; None if it could not be read."""
+        if t >= self.item.begin:
+            row = self.there[t - self.item.begin]
+            if now is None:
+                row.fill_(torch.nan)
+            else:
+                fold(self.item.chunk.looks, now, row, _blocks)
+        if self.is_anchor(t):
+            self.compare(t, None if now is None else now[self.place].double().cpu().numpy(), self.all)
+
+    def looked_there(self) -> Looked:
+        self.folds = self.there.cpu().numpy()
+        return self.looked()
 
 
 def _to_device(chunk: Chunk, files: Files, mine: Ring, problems: list[tuple[int, str]], t: int) -> torch.Tensor | None:

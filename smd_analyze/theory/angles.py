@@ -9,9 +9,10 @@ from smd_analyze.records.schedule import Schedule
 from smd_analyze.records.statistics import Statistics, UnitSeries
 from smd_analyze.theory.angle_rows import SCHEMA, Row, frame, root_mean
 from smd_analyze.theory.autoregression import Floats
-from smd_analyze.theory.course import Course, courses
+from smd_analyze.theory.course import Course
 from smd_analyze.theory.geometry import unit_angle
 from smd_analyze.theory.norms import implied_rows
+from smd_analyze.theory.of_group import courses
 from smd_analyze.theory.rounding import copied, floor_of_update, without_rounding
 
 ROUNDED = 0.01  # share of θ² from which a correction for rounding is worth a note
@@ -25,8 +26,9 @@ def angular_updates(stats: Statistics, schedule: Schedule) -> pl.DataFrame:
     `consecutive`: checkpoints one optimizer step apart, measured. `buffer`: the previous weights rebuilt from the saved
     momentum buffer or Adam direction d, $w_{t-1} \propto w_t + \eta d$ (exact; decoupled decay only scales it).
     `norms`: $\theta_1^2 = \zeta\,(2\bar x_e + \ln(n_2/n_1)/k)$, an identity of the norm's slope and ηλ (ζ per
-    optimizer: theory/sgd.py, theory/nesterov.py), of Lion and Muon $\eta^2\lVert u\rVert^2/n - (x + \tfrac12 d\ln
-    n/dt)^2$; intervals merged until they cover 5/(1−α) steps. Only the first two are independent measurements. All are root mean squares over the group's units.
+    optimizer: theory/sgd.py, theory/nesterov.py; more of it in theory/norms.py), of Lion and Muon
+    $\eta^2\lVert u\rVert^2/n - (x + \tfrac12 d\ln n/dt)^2$; intervals merged until they cover 5/(1−α) steps. Only the
+    first two are independent measurements. All are root mean squares over the group's units.
     Low and high: 95 % of the scatter over the units (at least 8), for `norms` with the interval of Σηλ and of what the
     momentum still remembers; null otherwise, and for `norms` where these are no identity for all gradients (Nesterov,
     AdamW, Muon, weights that are not scale-invariant).

@@ -1,20 +1,17 @@
 """The schedule as theory reads it: arrays per parameter group, aligned with the checkpoints."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from smd_analyze.records.group import Group
 from smd_analyze.records.schedule import Schedule
-from smd_analyze.records.statistics import Statistics
 from smd_analyze.theory import adam_l2
 from smd_analyze.theory.autoregression import Floats
 from smd_analyze.theory.laws import Law, law_of, saved_direction_was_update
 
-INVARIANT = ("invariant", "jointly invariant")
 KNOWN = 0.1  # width, over its value, up to which a learning rate is known well enough for an equilibrium
 NO_ROW = "no schedule for this interval"
 USUAL = "learning rate × weight decay"  # the schedule's `decay_rule` that needs no word
@@ -149,9 +146,7 @@ def course_of(
     adam = [law == adam_l2.SOURCE or (isinstance(law, Law) and law.momentum_word == "beta1") for law in laws]
     if lone:
         known = np.isfinite(column["learning_rate_last"])
-        column["learning_rate_first"] = np.where(
-            known, column["learning_rate_last"], column["learning_rate_first"]
-        )
+        column["learning_rate_first"] = np.where(known, column["learning_rate_last"], column["learning_rate_first"])
     direct = schedule.step_unit == "optimizer steps"
     lengths = np.diff(np.array(steps, np.float64), prepend=np.nan)
     lengths[lengths == 0] = np.nan  # a lone checkpoint
@@ -262,77 +257,3 @@ def _updates_per_step(column: dict[str, Floats], lengths: Floats, changes: np.nd
     steady = ratios[np.isfinite(ratios) & ~changes]
     known = steady if len(steady) else ratios[np.isfinite(ratios)]
     return float(np.median(known)) if len(known) else np.nan
-
-
-def parameter_group_of(group: Group, schedule: Schedule) -> str | None:
-    """The parameter group of a group's members in the schedule; None if they belong to several that differ."""
-    names = list(dict.fromkeys(schedule.parameter_group.get(m.parameter, group.parameter_group) for m in group.members))
-    first, *others = names or [group.parameter_group]
-    return first if all(_same(schedule.table, first, other) for other in others) else None
-
-
-def courses(stats: Statistics, schedule: Schedule) -> Callable[[Group], Course | None]:
-    """A function that gives a group's course (None: its members belong to parameter groups that differ), each made once.
-
-    Groups of one parameter group share a course, unless the optimizer's update depends on the matrix's shape.
-    """
-    made: dict[tuple[str, tuple[int, int] | None], Course] = {}
-    by_shape = {
-        row["parameter_group"]
-        for row in schedule.table.select("parameter_group", "optimizer").unique().iter_rows(named=True)
-        if (row["optimizer"] or "").lower() == "muon"
-    }
-
-    def course(group: Group) -> Course | None:
-        name = parameter_group_of(group, schedule)
-        if name is None:
-            return None
-        key = name, matrix_shape(group, stats.shapes) if name in by_shape else None
-        if key not in made:
-            made[key] = course_of(schedule, name, stats.steps, key[1])
-        return made[key]
-
-    return course
-
-
-def matrix_shape(group: Group, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int] | None:
-    """Rows and columns of the matrix that a group is, or is part of; None if unknown or if members differ.
-
-    Tensors of more dimensions are seen as their first one by all others, as Muon does.
-    """
-    found = {shapes.get(member.parameter, ()) for member in group.members}
-    if len(found) != 1:
-        return None
-    shape = found.pop()
-    if len(shape) < 2 or 0 in shape:
-        return None
-    return shape[0], int(np.prod(shape[1:]))
-
-
-def _same(table: pl.DataFrame, a: str, b: str) -> bool:
-    """Whether two parameter groups have one optimizer, learning rate, decay and momentum all along."""
-    rows = [
-        table.filter(pl.col("parameter_group") == name).sort("step_from").drop("parameter_group", "source")
-        for name in (a, b)
-    ]
-    return rows[0].height > 0 and rows[0].equals(rows[1])
-
-
-def standing(group: Group) -> str:
-    """How far theory may be taken for a group, in words; "" where it holds without reserve."""
-    if group.status not in INVARIANT:
-        known = "not scale-invariant" if group.status == "not invariant" else "not known to be scale-invariant"
-        return f"reference only: {known}"
-    return "if invariant" if group.evidence == "guessed" else ""
-
-
-def reference(group: Group, law: Law | None) -> str:
-    """What is known of how far theory holds for weights that are not scale-invariant, in words; "" if they are."""
-    if group.status in INVARIANT or law is None:
-        return ""
-    if law.power == 2:
-        return (
-            "without invariance gradients may also push along the weights; where these average out the balance is the "
-            "same (Kosson et al. 2023, arXiv:2305.17212)"
-        )
-    return "without invariance gradients also push along the weights and do not shrink as they grow: trends, not levels"

@@ -28,7 +28,7 @@ def diffusion(series: UnitSeries, course: Course) -> Diffusion:
     r"""Retention a_k = ⟨w_{t+k}, w_t⟩/‖w_t‖² of every unit with zero-mean gradients, at the real spacing.
 
     It follows the optimizer's own recursion from $a_0 = 1$ and $a_1$, which holds what past updates still do: from the
-    saved momentum (`_from_buffer`) or from the slope of the norm (`_from_slope`). The layer's cosine is
+    saved momentum (`first_from_buffer`) or from the slope of the norm (`_from_slope`). The layer's cosine is
     $\sum_u a_{k,u} n_{t,u} / \sqrt{\sum n_t \sum n_{t+k}}$, and
     $E_k = \ln \frac{\sum_u\langle w_{t+k}, w_t\rangle_u}{\sum_u a_{k,u}n_{t,u}}$: above 0 confinement, below 0 drift.
     """
@@ -43,7 +43,7 @@ def diffusion(series: UnitSeries, course: Course) -> Diffusion:
         before, after = series.vv[i - 1], series.vv[i]
         if not np.isfinite(before + after).all() or not before.any() or not after.any():
             continue
-        first, words[i] = _from_buffer(series, course, i, law), "from the saved momentum"
+        first, words[i] = first_from_buffer(series, course, i), "from the saved momentum"
         if first is None:
             first, words[i] = _from_slope(before, after, k, x, a, law), "from the norm's slope"
         kept = float((law.retention(x, a, first, k) * before).sum())
@@ -67,7 +67,7 @@ def _from_slope(before: Floats, after: Floats, k: float, x: float, a: float, law
     return cosine + slope * (1 - law.angle_share(a)) / 2
 
 
-def _from_buffer(series: UnitSeries, course: Course, i: int, law: Law) -> Floats | None:
+def first_from_buffer(series: UnitSeries, course: Course, i: int) -> Floats | None:
     r"""$a_1 = 1 - x - \eta\alpha\langle w, v\rangle/n$ per unit, exact for zero-mean gradients; None without a buffer.
 
     Coupled or decoupled decay alike; for AdamW v is m̂/(√v̂+ε) and α is β₁. A velocity that holds its learning rate moves

@@ -1,7 +1,6 @@
 """The norm that theory expects under the recorded schedule, from the first checkpoint on."""
 
 from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from smd_analyze.theory.autoregression import Floats
 from smd_analyze.theory.course import Course
 from smd_analyze.theory.laws import Law
 from smd_analyze.theory.levels import Gradients
+from smd_analyze.theory.sgd import momentum_number
 
 FEWEST = 5  # intervals from which the scatter of L tells how much a norm fluctuates
 Maps = tuple[Floats, Floats, Floats]
@@ -45,6 +45,10 @@ def expected_norms(
     present = np.flatnonzero(np.isfinite(series.vv).all(axis=1))
     if (law.power == 4 and gradients is None) or not len(present):
         return Expected(none, none, none, "")
+    if law.coupled and gradients is not None and gradients.basis == "extrapolated":
+        number = momentum_number(course.decay[1:] / course.lengths[1:], course.momentum[1:])
+        if np.nanmax(np.append(number, 0)) > 1 / 16:
+            return Expected(none, none, none, "expected norm: none, the norm oscillates and L would be misread from it")
     if gradients is not None and law.power == 4:
         size = gradients.pooled(np.arange(len(gradients.place)))
     else:
@@ -98,8 +102,10 @@ def _variance(gradients: Gradients | None, size: Floats, maps: Maps) -> Floats |
 
 def _student(freedom: int) -> float:
     """97.5 % quantile of Student's t, Cornish–Fisher expansion; 2 % low at 4 degrees of freedom."""
+    if freedom < 1:
+        return np.nan
     z = 1.959964
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2) if freedom > 0 else np.nan
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 def _root(squared: Floats) -> Floats:
@@ -110,7 +116,7 @@ def _root(squared: Floats) -> Floats:
 def _how(law: Law, gradients: Gradients | None, ratio: tuple[Floats, Floats] | None, course: Course) -> str:
     """The map that was followed, in words."""
     if law.power == 2:
-        return f"mean map of ‖w‖²{' and v̂' if ratio else ''}, assumes zero-mean gradients"
+        return f"mean map of ‖w‖²{' and v̂' if ratio and law.lagging else ''}, assumes zero-mean gradients"
     held = " with the learning rate inside the velocity" if ratio and course.in_velocity[1:].all() else ""
     if gradients is not None and gradients.basis == "theory":
         return f"‖w‖⁴ map{held} with L from the buffers, constant over the run"

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +27,9 @@ class Law:
     `level(η, x, a)` → ‖w*‖^power per unit of gradient (L, or number of elements where power is 2).
     `amplification(a)` = x_e/x. `gain(x, a)`: what a step adds to ‖w‖² per η² and element (power 2 only).
     `squared_update`: ‖u‖² per η² and element where no gradient changes it (Lion, nearly Muon), else NaN.
-    `universal`: the angle that norms imply holds for any gradients, ⟨w, g⟩ = 0 is enough.
-    `norm_words`: how the level is found (power 2). `lagging`: v̂ lags behind the norm (AdamW).
+    `universal`: the angle that norms imply holds for any gradients, ⟨w, g⟩ = 0 is enough. `gamma(a)`: autocovariance of
+    the update per element, lags 0, 1, … (Lion, Muon). `norm_words`: how the level is found (power 2). `lagging`: v̂ lags
+    behind the norm (AdamW).
     """
 
     name: str
@@ -47,6 +47,7 @@ class Law:
     gain: Formula | None = None
     squared_update: float = np.nan
     universal: bool = False
+    gamma: Callable[[float], Floats] | None = None
     norm_words: str = ""
     lagging: bool = False
 
@@ -141,7 +142,7 @@ def muon_law(nesterov_momentum: bool, rows: int, columns: int, rule: str = "") -
 
 
 def _by_autocovariance(
-    name: str, source: str, norm: str, word: str, gamma: Callable[[Any], Floats], squared_update: float,
+    name: str, source: str, norm: str, word: str, gamma: Callable[[float], Floats], squared_update: float,
     universal: bool = False,
 ) -> Law:  # fmt: skip
     """Law of a decoupled optimizer whose updates have the autocovariance gamma(a)."""
@@ -149,9 +150,9 @@ def _by_autocovariance(
         name, source, 2, False, False, word,
         lambda x, a: decoupled.equilibrium_cosine(x, gamma(a)),
         lambda x, a, first, k: decoupled.retention(x, first, k, gamma(a)),
-        lambda a: np.float64(decoupled.angle_share(gamma(a))), _one, _plain_rate,
+        lambda a: np.asarray(decoupled.angle_share(gamma(a))), _one, _plain_rate,
         lambda rate, x, a: decoupled.equilibrium_squared_norm(rate, x, 1.0, gamma(a)),
-        lambda x, a: decoupled.noise_gain(x, gamma(a)), squared_update, universal, norm,
+        lambda x, a: decoupled.noise_gain(x, gamma(a)), squared_update, universal, gamma, norm,
     )  # fmt: skip
 
 

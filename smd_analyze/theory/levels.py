@@ -41,7 +41,9 @@ def gradients_from_buffers(series: UnitSeries, course: Course) -> Gradients | No
         return None
     at = [course.update_at(i) for i in range(len(course.steps))]
     momentum = course.momentum[at][:, None]
-    dampened = np.array([course.rate_mean[j] / _raw_mean(course, j) for j in at])[:, None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        dampened = course.rate_first[at] / course.raw_first[at]
+    dampened = np.where(course.raw_first[at] > 0, dampened, 1.0)[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         tangent = np.maximum(series.uu - series.wu**2 / series.vv, 0)
         top = sgd.gradient_from_buffer(series.vv, tangent, momentum) / dampened**2
@@ -51,28 +53,23 @@ def gradients_from_buffers(series: UnitSeries, course: Course) -> Gradients | No
     return Gradients(top[place], np.ones(len(place)), place, "theory") if len(place) else None
 
 
-def _raw_mean(course: Course, i: int) -> float:
-    """Learning rate of interval i without dampening, up to the same factor as rate_mean."""
-    first = course.raw_first[i]
-    return (
-        course.rate_mean[i]
-        if not np.isfinite(first) or first == 0
-        else course.rate_mean[i] * first / course.rate_first[i]
-    )
-
-
-def gradients_from_norms(series: UnitSeries, phi: Floats, b: Floats, c: Floats) -> Gradients | None:
+def gradients_from_norms(
+    series: UnitSeries, phi: Floats, b: Floats, c: Floats, left_out: np.ndarray | None = None
+) -> Gradients | None:
     r"""L_i = (S_{i+1} − Φ_i S_i)/B_i of every interval, weighted by its precision B²/C.
 
     $$ \hat L = \frac{\sum y_i B_i/\tilde C_i}{\sum B_i^2/\tilde C_i},\quad y_i = S_{i+1} - \Phi_i S_i,\
        \tilde C_i = C_i + (0.002\,S_i)^2/V $$
 
-    The floor in C̃ (V ≈ L², median over the units) keeps nearly noise-free late intervals from outvoting all others.
+    `left_out` [T]: intervals that do not follow the map, used only if there are no others. The floor in C̃ (V ≈ L²,
+    median over the units) keeps nearly noise-free late intervals from outvoting all others.
     Source: weighted least squares of the discretely observed linear equation of ‖w‖⁴.
     """
     s = series.vv**2
     y = s[1:] - phi[1:, None] * s[:-1]
     usable = np.isfinite(y).all(axis=1) & (b[1:] > 0)
+    if left_out is not None and (usable & ~left_out[1:]).any():
+        usable &= ~left_out[1:]
     rows = np.flatnonzero(usable)
     if not len(rows):
         return None

@@ -14,8 +14,8 @@ from smd_analyze.theory import decoupled
 from smd_analyze.theory.autoregression import Floats
 
 SOURCE = (
-    "cos θ* of Lion: updates ±1 correlated by the arcsine law, zero-mean gradients (derived; within 0.3 % of simulation, "
-    "Kosson et al. 2023, arXiv:2305.17212, have the linear approximation)"
+    "cos θ* of Lion: updates ±1 correlated by the arcsine law, zero-mean gradients "
+    "(derived; within 0.3 % of simulation; Kosson et al. 2023, arXiv:2305.17212, have the linear approximation)"
 )
 NORM = "norm: n* = η²dΓ/(ηλ(2 − ηλ)), Γ sums the updates' correlations, assumes zero-mean gradients"
 
@@ -24,7 +24,8 @@ NORM = "norm: n* = η²dΓ/(ηλ(2 − ηλ)), Γ sums the updates' correlations
 def autocovariance(beta1: float, beta2: float) -> Floats:
     r"""γ_k = (2/π) arcsin ρ_k of the update per element, k = 0 … K−1.
 
-    $$ \rho_k = \frac{(1-\beta_1)\beta_1(1-\beta_2)\beta_2^{k-1} + \beta_1^2\frac{1-\beta_2}{1+\beta_2}\beta_2^k}{s},\quad
+    $$ \rho_k = \frac1s\Big[(1-\beta_1)\beta_1(1-\beta_2)\beta_2^{k-1}
+       + \beta_1^2\frac{1-\beta_2}{1+\beta_2}\beta_2^k\Big],\\
        s = (1-\beta_1)^2+\beta_1^2\frac{1-\beta_2}{1+\beta_2} $$
 
     Assumes: Gaussian gradients, white in time; K covers 30 memory times 1/(1−β₂).

@@ -75,7 +75,8 @@ def autocovariance(momentum: float, nesterov: bool, rows: int, columns: int, rul
     r"""γ_k of the update per element, in units of η² (the adjustment of the learning rate is in it), k = 0 … K−1.
 
     $$ \gamma_k = \frac{\eta_{adj}^2}{\eta^2}\,\frac{E\lVert O\rVert^2}{AB}\, f(\rho_k),\qquad
-       \rho_k = \mu^k \text{ or, with Nesterov's } c_0 = 1-\mu^2,\ c_j = (1-\mu)\mu^{j+1}:\ \sum_j c_jc_{j+k}/\sum_j c_j^2 $$
+       \rho_k = \mu^k \text{ or, with Nesterov's } c_0 = 1-\mu^2,\ c_j = (1-\mu)\mu^{j+1}:\
+       \sum_j c_jc_{j+k}\Big/\sum_j c_j^2 $$
 
     Assumes gradients of independent Gaussian elements, white in time. Against torch.optim.Muon (which orthogonalises in
     bfloat16) norms² came out within 1 % and angles within 1 %.

@@ -10,8 +10,9 @@ from smd_analyze.records.statistics import UnitSeries
 from smd_analyze.theory import sgd
 from smd_analyze.theory.angle_rows import Row, scatter
 from smd_analyze.theory.autoregression import Floats
-from smd_analyze.theory.course import INVARIANT, Course, standing
+from smd_analyze.theory.course import Course
 from smd_analyze.theory.laws import Law
+from smd_analyze.theory.of_group import INVARIANT, standing
 
 SHORTEST, SETTLED = 5, 10  # in momentum times 1/(1−α): least spacing for `norms`, and the memory of a change
 TRANSIENT = ("learning rate changed within", "begins within")  # how notes on what the momentum remembers begin
@@ -55,7 +56,7 @@ def implied_rows(group: Group, series: UnitSeries, course: Course) -> list[Row]:
 
 @dataclass(frozen=True)
 class Implied:
-    """θ² per unit [rad²/step²]; what ends of Σηλ (or Ση) and the momentum's memory add to its mean; how it was found."""
+    """θ² per unit [rad²/step²]; what the ends of Σηλ and the momentum's memory add to its mean; how it was found."""
 
     squares: Floats
     width: tuple[float, float]
@@ -70,23 +71,32 @@ def _implied(
     r"""θ₁² of the units between two checkpoints k steps apart.
 
     Where the update's size does not depend on the gradients (Lion, nearly Muon): $\eta^2\lVert u\rVert^2/n -
-    (x + \tfrac12 d\ln n/dt)^2$. Else $\zeta(2\bar x_e + \ln(n_2/n_1)/k)$, and with saved momentum at both ends what
-    that adds: $\frac{2\alpha}{(1+\alpha)k}\big(b_2/n_2 - b_1/n_1\big),\ b = -\eta\langle w, v\rangle$ (exact where the
-    norm changes slowly: sum over the row of b' = αb − xn + c', n' = n + 2(b' − c') + c').
+    (x + \tfrac12 d\ln n/dt)^2$. Else $\zeta(2\bar x_e + \ln(n_2/n_1)/k) + m^2
+    + \frac{2\alpha}{1+\alpha}\big(mx + \theta_1^2(m+x+\theta_1^2)\big)$, where m = (ln(n₂/n₁)/k − θ₁²)/2 is the radial
+    part of a step and x counts where decay is decoupled only; and with saved momentum at both ends what that adds:
+    $\frac{2\alpha}{(1+\alpha)k}\big(b_2/n_2 - b_1/n_1\big),\ b = -\eta\langle w, v\rangle$.
+    Source: θ² = ln(n'/n) − 2 ln(1+m) and b' = αb − xn + c' (theory/sgd.py, angle_share), summed over the row.
     """
     inside, k, a = slice(start + 1, stop + 1), _length(course, start, stop), float(course.momentum[stop])
     total = float(course.decay[inside].sum())
     ends = [float(v[inside].sum() - total) for v in (course.decay_low, course.decay_high)]
+    growth = np.log(series.vv[stop, alive] / series.vv[start, alive])
     if np.isfinite(law.squared_update) and course.rate_known and np.isfinite(course.lengths[inside]).all():
         each = law.squared_update * group.numel / series.vv.shape[1]
-        squares = sum(_from_update(series.vv[i - 1 : i + 1, alive], course, i, each) for i in range(start + 1, stop + 1))
-        squares = np.asarray(squares, np.float64) / k
+        parts = [_from_update(series.vv[i - 1 : i + 1, alive], course, i, each) for i in range(start + 1, stop + 1)]
+        squares = np.sum(parts, axis=0) / k
         # θ² goes as η², which is as uncertain as Σηλ
         relative = [2 * v / total * float(squares.mean()) if total > 0 else np.nan for v in ends]
-        return Implied(squares, (relative[0], relative[1]), 0.0, False, False)
-    growth = np.log(series.vv[stop, alive] / series.vv[start, alive])
+        # ln n is not linear while n grows or falls, least of all while the momentum of a run builds up
+        curved = float(squares.mean()) * float((growth**2).mean()) / (4 if course.made[start] else 2)
+        return Implied(squares, (relative[0], relative[1]), curved, False, False)
     gain, share = float(law.amplification(a)), float(law.angle_share(a))
     squares = share * (2 * gain * total + growth) / k
+    if law.universal:
+        radial = (growth / k - squares) / 2
+        outside = 0.0 if law.coupled else total / k
+        past = radial * outside + squares * (radial + outside + squares)
+        squares = squares + radial**2 + 2 * a / (1 + a) * past
     held = _from_buffers(series, course, law, start, stop)
     if held is not None:
         squares = squares + held[alive] / k
@@ -98,12 +108,13 @@ def _implied(
 
 
 def _from_update(vv: Floats, course: Course, i: int, squared_update: float) -> Floats:
-    """Σθ² of interval i per unit, from its norms² at both ends [2, units] and ‖u‖² of one unit; ln n taken as linear."""
+    """Σθ² of interval i per unit, from norms² at both ends [2, units] and ‖u‖² of one unit; ln n taken as linear."""
     rates, decays, counts = course.pieces(i)
     growth = np.log(vv[1] / vv[0]) / counts.sum()
     middle = (np.cumsum(counts) - counts / 2)[:, None]
     span = growth * counts[:, None] / 2
-    spread = np.where(np.abs(span) > 1e-6, np.sinh(span) / np.where(span == 0, 1.0, span), 1.0)  # mean of 1/n over a piece
+    # the mean of 1/n over a piece, over its value in the middle
+    spread = np.where(np.abs(span) > 1e-6, np.sinh(span) / np.where(span == 0, 1.0, span), 1.0)
     inverse = np.exp(-growth * middle) / vv[0] * spread
     radial = decays[:, None] + growth / 2
     squares = (rates**2 * squared_update)[:, None] * inverse - radial**2
@@ -132,8 +143,9 @@ def _memory_error(course: Course, start: int, stop: int, square: float, before: 
 
     $$ \frac{2\alpha}{1+\alpha}\,\Big|y_K - y_0\frac{\eta}{\eta_0}\Big|,\qquad y = \frac{\alpha}{1-\alpha}\theta^2 $$
 
-    (η/η₀ taken as 1 where the velocity holds the learning rate.) y is the part of ⟨w, step⟩/‖w‖² that past updates hold; `square` and `before` are θ² of the row and of the row
-    before it (0 at the start of a run), η₀ the learning rate before the row. MARGIN allows for θ² within the row.
+    y is the part of ⟨w, step⟩/‖w‖² that past updates hold; `square` and `before` are θ² of the row and of the row
+    before it (0 at the start of a run), η₀ the learning rate before the row (η where the velocity holds it). MARGIN
+    allows for θ² within the row.
     Source: sum over the row of b' = αb − xn + c', n' = n + 2(b' − c') + c' (theory/sgd.py, angle_share).
     """
     a = float(course.momentum[stop])
@@ -192,7 +204,8 @@ def _notes(group: Group, law: Law, course: Course, start: int, stop: int, found:
     """What to keep in mind about a row of `norms`."""
     notes = [standing(group)] if standing(group) else []
     if not found.from_slope:
-        notes.append("from learning rate and norm" + ("" if law.universal else ", ‖u‖² taken from white-noise gradients"))
+        size = "" if law.universal else ", ‖u‖² taken from white-noise gradients"
+        notes.append(f"from learning rate and norm{size}")
     elif law.power == 2:
         notes.append("assumes zero-mean gradients: 5 to 20 % off in trained networks")
     elif law.nesterov:
@@ -212,14 +225,14 @@ def _notes(group: Group, law: Law, course: Course, start: int, stop: int, found:
     span = "10 steps" if memory == 1 else "10/(1−α) steps"
     if _length(course, start, stop) < SHORTEST * memory:
         notes.append("spacing under 5/(1−α) steps")
-    if _changed(course, start, stop, reach):
+    if changed(course, start, stop, reach):
         notes.append(f"{TRANSIENT[0]} {span}")
     if course.made[start] < reach:
         notes.append(f"{TRANSIENT[1]} {span} of the first update")
     return notes
 
 
-def _changed(course: Course, start: int, stop: int, reach: float) -> bool:
+def changed(course: Course, start: int, stop: int, reach: float) -> bool:
     """Whether ln η moved by more than NOTABLE per `reach` steps in the row, or less than `reach` before it."""
     steps = course.made
     since = steps[start] - reach
@@ -233,6 +246,12 @@ def _changed(course: Course, start: int, stop: int, reach: float) -> bool:
     before = slice(near.start - 1, stop)
     jumps = _log_ratio(course.rate_last[before], first)
     return bool((jumps[steps[before] > since] > NOTABLE).any())
+
+
+def old_velocity(course: Course, i: int) -> bool:
+    """Whether interval i still feels a velocity made with another learning rate, which that form keeps."""
+    memory = _memory(course, i)
+    return bool(course.in_velocity[i]) and memory > 1 and changed(course, i - 1, i, SETTLED * memory)
 
 
 def _log_ratio(one: Floats, other: Floats) -> Floats:

@@ -11,12 +11,14 @@ from smd_analyze.records.schedule import Schedule
 from smd_analyze.records.statistics import Statistics, UnitSeries
 from smd_analyze.theory import adam_l2, sgd
 from smd_analyze.theory.autoregression import Floats
-from smd_analyze.theory.course import NO_ROW, Course, courses, reference, standing
+from smd_analyze.theory.course import NO_ROW, Course
 from smd_analyze.theory.diffusion import diffusion
 from smd_analyze.theory.expected import expected_norms
 from smd_analyze.theory.geometry import angle_of_cosine
 from smd_analyze.theory.laws import Law
 from smd_analyze.theory.levels import Gradients, gradients_from_buffers, gradients_from_norms, level_at
+from smd_analyze.theory.norms import old_velocity
+from smd_analyze.theory.of_group import courses, reference, standing
 from smd_analyze.theory.relaxation import correction, interval_maps
 from smd_analyze.theory.second_moment import foreseen
 
@@ -41,6 +43,7 @@ class Outlook:
     rate: Floats
     half_lives: Floats
     words: tuple[str, ...]
+    left_out: np.ndarray
 
 
 def predict(stats: Statistics, schedule: Schedule) -> pl.DataFrame:
@@ -88,7 +91,8 @@ def _outlook(course: Course, count: int) -> Outlook:
         words.append(word)
         passed += _half_lives(course, i) if i else 0.0
         halves[i] = passed if count > 1 else np.nan
-    return Outlook(course, maps, correction(course, maps[0], maps[1]), angle, rate, halves, tuple(words))
+    left_out = np.array([False] + [old_velocity(course, i) for i in range(1, len(course.steps))])
+    return Outlook(course, maps, correction(course, maps[0], maps[1]), angle, rate, halves, tuple(words), left_out)
 
 
 def _equilibrium(course: Course, i: int) -> tuple[float, float, str]:
@@ -140,7 +144,8 @@ def _rows(group: Group, series: UnitSeries, outlook: Outlook, steps: tuple[int, 
     family = laws[0] if laws and len({law.power for law in laws}) == 1 else None
     gradients = None
     if family is not None and family.power == 4:
-        gradients = gradients_from_buffers(series, course) or gradients_from_norms(series, *outlook.maps)
+        gradients = gradients_from_buffers(series, course)
+        gradients = gradients or gradients_from_norms(series, *outlook.maps, outlook.left_out)
     norms, norm_words = _equilibrium_norms(group, course, gradients, count)
     expected = expected_norms(group, series, course, outlook.maps, outlook.correction, family, gradients)
     turned = diffusion(series, course)

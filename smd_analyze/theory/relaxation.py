@@ -50,7 +50,39 @@ def interval_maps(course: Course) -> tuple[Floats, Floats, Floats]:
     """Φ, B, C of all intervals, arrays [T], entry 0 NaN."""
     maps = [(np.nan, np.nan, np.nan)] + [interval_map(course, i) for i in range(1, len(course.steps))]
     phi, b, c = np.array(maps).T
-    return phi, b, c
+    remembered = _sources_with_memory(course, phi)
+    return phi, b if remembered is None else remembered, c
+
+
+def _sources_with_memory(course: Course, phi: Floats) -> Floats | None:
+    r"""B of all intervals for updates of known autocovariance (Lion, Muon), with the learning rates that they remember.
+
+    $$ b_t = \eta_t^2\gamma_0 + 2\eta_t\sum_{j\ge1}(1-x)^j\eta_{t-j}\gamma_j $$
+
+    At the start of a run there are no updates to remember; later checkpoints take the first η for those before.
+    None where another law acts, step counts are unknown or there are more than LOOPED steps.
+    """
+    laws, total = set(course.laws[1:]), course.lengths[1:].sum()
+    law = course.laws[1] if len(course.laws) > 1 else ""
+    if isinstance(law, str) or law.gamma is None or len(laws) > 1 or not total <= LOOPED or np.isnan(phi[1:]).any():
+        return None
+    steps = [[np.repeat(v, _whole(p[2])) for v in p[:2]] for p in map(course.pieces, range(1, len(course.steps)))]
+    rates, decays = (np.concatenate(v) for v in zip(*steps, strict=True))
+    gamma = law.gamma(float(course.momentum[1]))
+    kernel = gamma * np.exp(np.arange(len(gamma)) * np.log1p(-float(decays.mean())))
+    before = np.zeros(len(gamma)) if course.steps[0] == 0 else np.full(len(gamma), rates[0])
+    past = np.concatenate([before, rates])
+    length = len(past) + len(kernel)
+    heard = np.fft.irfft(np.fft.rfft(past, length) * np.fft.rfft(kernel, length), length)[len(before) : len(past)]
+    source = rates * (2 * heard - rates * gamma[0])
+    out, t = [np.nan], 0
+    for rate, _ in steps:
+        part = slice(t, t + len(rate))
+        left = 2 * np.log1p(-decays[part])
+        after = np.exp(np.cumsum(left[::-1])[::-1] - left)  # what the later steps of the interval leave of a source
+        out.append(float((source[part] * after).sum()))
+        t += len(rate)
+    return np.array(out)
 
 
 def sgd_moments(
@@ -63,7 +95,7 @@ def sgd_moments(
     $\langle w,v'\rangle = \alpha p+\lambda n,\ s' = \alpha^2 s + 1/n + \lambda^2 n + 2\alpha\lambda p,\
     n' = n - 2\eta\langle w,v'\rangle + \eta^2 s',\ p' = \langle w,v'\rangle - \eta s'$; Nesterov and decoupled alike.
     L ≠ 1: n/√L is a function of n₀/√L. `fresh`: buffers empty at the start, else quasi-static. `in_velocity`: the
-    buffer holds the learning rate (v ← αv − ηg', w ← w + v in Keras, TF and Caffe): when η changes, v/η changes with it.
+    buffer holds the learning rate (v ← αv − ηg', w ← w + v in Keras, TF, Caffe): when η changes, v/η changes with it.
     Returns: [intervals, starts]. Within 0.5 % of simulation up to A = 0.1.
     """
     n = np.array(start, np.float64)
@@ -108,8 +140,9 @@ def adamw_moments(
     r"""Two-state mean map of AdamW: ‖w‖²/d after each interval, for starts `start` = n₀/d (array).
 
     $V \leftarrow \beta_2 V + (1-\beta_2)/n,\ n \leftarrow (1-x)^2 n + \eta^2\Gamma/(nV)$ per element, V in units of the
-    unit gradient's second moment. `fresh`: v̂ starts empty and is bias-corrected, else V starts at 1/n.
-    `gain(x, β₁)` = Γ. Returns: [intervals, starts]. 0.5 % after a drop of the learning rate; it misses the norm that the first 3/(1−β₁)
+    unit gradient's second moment, `gain(x, β₁)` = Γ. `fresh`: v̂ starts empty and is bias-corrected, else V starts at
+    1/n.
+    Returns: [intervals, starts]. 0.5 % after a drop of the learning rate; it misses the norm that the first 3/(1−β₁)
     steps of a run add.
     """
     n = np.array(start, np.float64)
@@ -154,6 +187,8 @@ def correction(course: Course, phi: Floats, b: Floats) -> tuple[Floats, Floats] 
         return None
     grid = GRID * scale ** (2 / law.power)
     fresh = bool(course.steps[0] == 0)
+    if law.gamma is not None:
+        return None  # interval_maps hold it already
     if law.gain is not None:
         if not law.lagging or np.isnan(course.beta2[1:]).any():
             return None

@@ -158,3 +158,30 @@ def gradient_from_buffer(squared_norm: npt.ArrayLike, tangent: npt.ArrayLike, mo
     """
     a = np.asarray(momentum, np.float64)
     return (1 - a * a) * np.asarray(squared_norm) * np.asarray(tangent)
+
+
+def gradient_noise_of_buffer(momentum: npt.ArrayLike, numel: npt.ArrayLike, spread: npt.ArrayLike) -> Floats:
+    r"""Relative standard deviation of L from one buffer of one unit.
+
+    $$ \sqrt{CV^2\frac{1-\alpha^2}{1+\alpha^2} + \frac{4\alpha^2}{(1+\alpha^2)d}} $$
+
+    Args: α, d = `numel`, `spread` = CV = sd(‖g̃‖²)/L of single gradients (1.0 to 1.4 for filters of small networks,
+    √(2/d) for isotropic noise). 0.182 predicted, 0.178 measured at α = 0.9, d = 256.
+    Source: variance of ‖Σα^j g_{t−j}‖² for independent gradients.
+    """
+    a = np.asarray(momentum, np.float64)
+    own = np.asarray(spread) ** 2 * (1 - a * a) / (1 + a * a)
+    return np.sqrt(own + 4 * a * a / ((1 + a * a) * np.asarray(numel)))
+
+
+def previous_squared_norm(
+    squared_norm: npt.ArrayLike, squared_buffer: npt.ArrayLike, product: npt.ArrayLike, learning_rate: npt.ArrayLike
+) -> Floats:
+    """‖w_{t−1}‖² = n + 2ηp + η²s [weight²], exact, from n = ‖w_t‖², s = ‖v_t‖², p = ⟨w_t, v_t⟩ and η of that update."""
+    eta = np.asarray(learning_rate, np.float64)
+    return np.asarray(squared_norm) + 2 * eta * np.asarray(product) + eta**2 * np.asarray(squared_buffer)
+
+
+def stationary_spread(effective: npt.ArrayLike, spread: npt.ArrayLike) -> Floats:
+    """sd(n)/n* = CV√(x_e/2) of a stationary ‖w‖²; x_e [1/step], `spread` = CV = sd(‖g̃‖²)/L. 1 % at x = 0.01."""
+    return np.asarray(spread, np.float64) * np.sqrt(np.asarray(effective) / 2)

@@ -85,7 +85,8 @@ def _parts(course: Course, i: int) -> list[Part]:
     if len(rates) == 2:
         middle = a + (b - a) * float(counts[0] / counts.sum())
         ends = ((a, middle), (middle, b))
-        return [Part(i, i, *ends[j], (float(rates[j]),) * 2, (float(decays[j]),) * 2) for j in (0, 1)]
+        both = [((float(r), float(r)), (float(x), float(x))) for r, x in zip(rates, decays, strict=True)]
+        return [Part(i, i, *ends[j], *both[j]) for j in (0, 1)]
     return [Part(i, i, a, b, whole[0], whole[1], _direction(whole[0]))]
 
 

@@ -14,6 +14,9 @@ from smd_analyze.theory.laws import Law
 from smd_analyze.theory.stage_cuts import Part
 from smd_analyze.theory.timescales import FAR, TOLERANCE, covered, shares
 
+NO_DECAY = "no decay: no equilibrium"
+NO_PACE = "steps per epoch unknown: --steps-per-epoch N tells"
+
 
 @dataclass(frozen=True)
 class Flow:
@@ -43,7 +46,7 @@ class Flow:
 
 
 def law_of_parts(course: Course, parts: Sequence[Part]) -> tuple[Law | None, str]:
-    """The law that holds over some parts, or why there is none."""
+    """The law that holds over some parts, or why there is none (or nothing to apply it to)."""
     indices = list(dict.fromkeys(p.first for p in parts))
     if all(course.decay[i] == 0 or course.weight_decay[i] == 0 for i in indices):
         return None, NO_DECAY
@@ -51,11 +54,10 @@ def law_of_parts(course: Course, parts: Sequence[Part]) -> tuple[Law | None, str
         trouble = course.trouble(i)
         if trouble:
             return None, trouble
+        if np.isnan(course.decay[i]) and np.isfinite(course.weight_decay[i] + course.raw_first[i]):
+            return None, NO_PACE
     law = course.laws[indices[-1]]
     return (law, "") if isinstance(law, Law) else (None, str(law))
-
-
-NO_DECAY = "no decay: no equilibrium"
 
 
 def flow_of(course: Course, parts: Sequence[Part]) -> Flow:

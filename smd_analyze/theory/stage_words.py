@@ -25,24 +25,24 @@ def outcome(row: Mapping[str, Any], trouble: str, moves: bool, unit: str) -> str
     if not isfinite(halves):
         return "learning rate or weight decay unknown"
     said = f"{count(halves)} half-lives"
+    near = f"{row['start_lowest']:.2g} to {row['start_highest']:.3g} times it"
     if halves < SHORT:
-        near = f"{row['start_lowest']:.2g} to {row['start_highest']:.3g}"
         return (
-            f"{said}: too short for the balance to be reached, whatever the data say, unless the norm began at {near} "
-            f"times it; at most {percent(row['covered'])} of the way is covered{_more(row, unit)}"
+            f"{said}: too short for the balance to be reached, whatever the data say ({percent(row['covered'])} of the "
+            f"way at most), unless the norm began at {near}{_more(row, unit)}"
         )
     if moves and isfinite(row["lag"]):
-        if row["lag"] > 1 + TOLERANCE:
-            return f"{said}, but the balance falls faster: the norm ends at {row['lag']:.2g} times its balance"
-        if row["lag"] < 1 - TOLERANCE:
-            return f"{said}, but the balance rises faster: the norm ends at {row['lag']:.2g} times its balance"
-        return f"{said}: long enough for the norm to follow its balance, which moves with the learning rate"
-    moving = "; its balance moves with the learning rate" if moves else ""
+        if abs(row["lag"] - 1) <= TOLERANCE:
+            return f"{said}: long enough for the norm to follow its balance, which moves with the learning rate"
+        way = "falls" if row["lag"] > 1 else "rises"
+        return f"{said}, but the balance {way} faster: the norm ends at about {row['lag']:.2g} times its balance"
+    moving = ", which moves with the learning rate" if moves else ""
     if row["start_highest"] < FAR:
-        low = f" or at least {row['start_lowest']:.2g} times it" if row["start_lowest"] > 0 else ""
+        if row["start_lowest"] == 0:
+            near = f"{row['start_highest']:.2g} times it or less"
         return (
-            f"{said}: the norm can have covered {percent(row['covered'])} of the way; enough if it began at most "
-            f"{row['start_highest']:.2g} times above its balance{low}{moving}{_more(row, unit)}"
+            f"{said}: the norm can have covered {percent(row['covered'])} of the way to its balance{moving}; it is "
+            f"there if it began at {near}{_more(row, unit)}"
         )
     return f"{said}: long enough for the balance to be reached{moving}"
 
@@ -53,7 +53,7 @@ def tail_words(row: Mapping[str, Any]) -> str:
     usual = span * TAIL / max(row.get("half_lives", 0.0), TAIL)  # at the run's mean rate
     if not (tail > 0.05 * span and COOL * usual < tail < span):
         return ""
-    return f"; from step {row['tail_from']:.0f} on decay moves it by 10 % of any way at most"
+    return f"; what is left after step {row['tail_from']:.0f} moves it by less than 10 % of the way"
 
 
 def count(value: float) -> str:
@@ -68,7 +68,7 @@ def percent(share: float) -> str:
     value = 100 * share
     if value > 99.5:
         return "more than 99 %"
-    return f"{value:.0f} %" if value >= 1 else "less than 1 %"
+    return f"{value:.0f} %" if value >= 1 else f"{value:.1g} %" if value >= 0.01 else "0.01 %"
 
 
 def _more(row: Mapping[str, Any], unit: str) -> str:
@@ -77,18 +77,14 @@ def _more(row: Mapping[str, Any], unit: str) -> str:
     missing = row["steps_needed"] - span
     if not (isfinite(missing) and missing > 0):
         return ""
-    return f"; from {FAR:g} times its balance it needs {large(row['steps_needed'])} {unit}, {large(missing)} more"
+    return f"; from twice its balance it takes {large(row['steps_needed'])} {unit}, {large(missing)} more"
 
 
 def large(value: float) -> str:
     """Two or three digits of a number of steps."""
     if value >= 1e6:
         return f"{value:.2g}".replace("e+0", "e").replace("e+", "e")
-    rounded = float(f"{value:.3g}")
-    return (
-        f"{rounded:,.0f}".replace(",", "\u2009")
-        if rounded >= 10_000
-        else f"{rounded:.0f}"
-        if rounded >= 10
-        else f"{value:.2g}"
-    )
+    if value < 10:
+        return f"{value:.2g}"
+    rounded = round(float(f"{value:.3g}"))
+    return f"{rounded:,}".replace(",", "\u00a0") if rounded >= 10_000 else str(rounded)

@@ -130,7 +130,7 @@ def _change(course: Course, old: Stage, new: Stage, row: Row, velocity: bool) ->
     decay = after / before if before > 0 else np.nan
     first, last = new.parts[0].rates[0], old.parts[-1].rates[1]
     rate = first / last if course.rate_known and last > 0 else decay
-    ratio = decay / rate**2  # (η/λ)/(η'/λ')
+    ratio = decay / rate**2  # of η²/x, so (η/λ)/(η'/λ'), whatever rule ties λ to η
     if not (isfinite(ratio) and ratio > 0) or max(ratio, 1 / ratio) < JUMP:
         return {}
     per_step = row["half_lives"] * log(2) / (new.stop - new.start)

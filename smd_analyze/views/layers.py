@@ -37,10 +37,11 @@ class Column:
     interval: bool = True
 
 
-def columns(scale: float, unit: str, reference: bool, width: int) -> list[Column]:
+def columns(scale: float, unit: str, reference: bool, width: int, effective: str = "η/‖w‖²\n1/weight²") -> list[Column]:
     """The numbers of each layer that `width` columns have room for. `reference`: the layers are not invariant.
 
-    Without a `unit` there is no angular update to show, and what the weights did over the run stands instead.
+    `effective`: head of the effective learning rate, whose form depends on the optimizer. Without a `unit` there is no
+    angular update to show, and what the weights did over the run stands instead.
     """
     found = [Column("weight_norm", "‖w‖")]
     if not unit:
@@ -58,7 +59,7 @@ def columns(scale: float, unit: str, reference: bool, width: int) -> list[Column
             Column("ratio", "θ₁/θ*", 1.0, 3),
             Column("equilibrium_index", "EI", 1.0, 3),
             Column("relaxation_rate_ratio", "r/r*", 1.0, 3),
-            Column("effective_learning_rate", "η/‖w‖²\n1/weight²", 1.0, 3),
+            Column("effective_learning_rate", effective, 1.0, 3),
         ]
     if not reference and width >= NARROW:
         found.append(Column("half_lives", "half-\nlives", 1.0, 3))

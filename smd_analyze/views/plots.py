@@ -35,9 +35,11 @@ from smd_analyze.views.drawing import (
     style,
     values,
 )
+from smd_analyze.views.plots_schedule import schedule
+from smd_analyze.views.plots_stages import transients
 from smd_analyze.views.text import shorten
 
-__all__ = ["angles", "angular_updates", "balance", "norms", "save_all"]
+__all__ = ["angles", "angular_updates", "balance", "norms", "save_all", "schedule"]
 
 Used = dict[str, Artist]
 SMOOTH = 0.4  # a learning rate that changes in more than this part of the intervals follows a smooth schedule
@@ -91,6 +93,7 @@ def angular_updates(report: Report) -> Figure:
             }
             for step, value in _per_step(report.predictions, "equilibrium_angular_update", panel):
                 used.setdefault(name, ax.plot(step, value, drawstyle="steps-pre", lw=1.3, zorder=7, **line)[0])
+            transients(ax, report, panel, _per_step(report.predictions, "equilibrium_angular_update", panel), used)
             _learning_rate(ax, report, panel, used)
             milli(ax, limits)
         if axes and not limits:
@@ -140,6 +143,8 @@ def save_all(report: Report, folder: str | Path) -> list[Path]:
         "balance.png": balance,
         "angles.png": angles,
     }
+    if report.clocks.height:
+        figures["schedule.png"] = schedule
     written = []
     try:
         place.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -12,13 +14,24 @@ from rich.text import Text
 from smd_analyze.records.report import Report
 from smd_analyze.views.grid import grid
 from smd_analyze.views.kinds import kinds, label
-from smd_analyze.views.layers import NARROW, SMALL, WIDE
-from smd_analyze.views.schedule_words import power, rate, step_word, symbol, verdict
+from smd_analyze.views.layers import SMALL
+from smd_analyze.views.schedule_words import agrees, measured, power, rate, step_word, symbol, verdict
 from smd_analyze.views.text import MISSING, counted, fold, given, interval, number, present
 
 ENDS = 6  # stretches shown at each end of a long schedule
 MOST = 12  # clocks, or groups without one, that are listed singly
+ORDER = (
+    "decay_per_step", "meant", "learning_rate", "told", "ratio", "sum_decay", "told_decay", "change_step",
+)  # fmt: skip
 Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table of stretches: what it shows, and its head."""
+
+    name: str
+    head: str
 
 
 def print_schedule(report: Report, stretches: pl.DataFrame, console: Console, *, verbose: int = 0) -> None:
@@ -56,57 +69,75 @@ def _print_group(console: Console, rows: Sequence[Row], step: str, several: bool
     rates = [row["decay_per_step"] for row in rows]
     exponent = power(rates)
     unit = f"1e{exponent}/{step}" if exponent else f"1/{step}"
-    shown = _columns(rows, console.width)
-    heads = ["steps" if step == "step" else f"{step}s", *(head.format(unit=unit, step=step) for head, _, _ in shown)]
-    lines = [
-        [f"{row['step_from']} – {row['step_to']}", *(_cell(row, key, exponent) for _, key, _ in shown)] for row in rows
-    ]
+    spans = [f"{row['step_from']} – {row['step_to']}" for row in rows]
+    shown = _fitting(_columns(rows, unit, step), rows, exponent, console.width - max(map(len, spans)) - 2)
+    lines = [[span, *(_cell(row, c.name, exponent) for c in shown)] for span, row in zip(spans, rows, strict=True)]
     gap = len(lines) - 2 * ENDS
     if gap > 1 and not every:
-        lines[ENDS : ENDS + gap] = [["…", f"{gap} more; -v shows all", *[""] * (len(shown) - 1)]]
-    numbers = [heads[0], *(heads[i + 1] for i, (_, _, right) in enumerate(shown) if right)]
-    console.print(grid(heads, numbers, lines))
-    sources = list(dict.fromkeys(row["source"] for row in rows if row["source"]))
+        lines[ENDS : ENDS + gap] = [["…", *[""] * len(shown)]]
+    heads = [f"{step}s", *(c.head for c in shown)]
+    console.print(grid(heads, heads, lines))
+    if gap > 1 and not every:
+        console.print(Text(f"  … {gap} more stretches; -v shows all", style="dim"))
+    sources = list(
+        dict.fromkeys(
+            row["source"].removesuffix(" agrees") for row in rows if row["source"] not in ("", None, "unknown")
+        )
+    )
     for source in sources[:3]:
         console.print(Text(f"  from: {source}"))
-    told = list(dict.fromkeys(row["told_source"] for row in rows if row["told_source"] not in ("", None, "unknown")))
-    console.print(
-        Text(f"  files: {'; '.join(told)}" if told else "  files: say neither learning rate nor weight decay")
-    )
+    told = [row["told_source"] for row in rows if row["told_source"] not in ("", None, "unknown")]
+    apart = [words for words in dict.fromkeys(told) if not any(source.startswith(words) for source in sources)]
+    if apart or not told:
+        words = "; ".join(apart) if told else "say neither learning rate nor weight decay"
+        console.print(Text(f"  files: {words}"))
     console.print()
 
 
-def _columns(rows: Sequence[Row], width: int) -> list[tuple[str, str, bool]]:
-    """(head, what it shows, set to the right) of the columns that have anything to say and room to say it."""
+def _columns(rows: Sequence[Row], unit: str, step: str) -> list[Column]:
+    """What the stretches have to say, the most important first."""
     first = rows[0]
-    name = symbol(first)
-    found = [(f"{name} read off\nthe weights\n{{unit}}", "decay_per_step", True)]
 
     def any_of(key: str) -> bool:
+        """Whether any stretch has this number."""
         return any(present(row[key]) for row in rows)
 
-    coupled = name == "ηλ/(1−α)"
-    if coupled and any_of("sum_decay") and width >= SMALL:
-        assumed = " assumed" if first["momentum_assumed"] else ""
-        found.append((f"ηλ that it means\n(momentum {given(first['momentum'])}{assumed})\n1/{{step}}", "meant", True))
-    if any_of("learning_rate") and width >= NARROW:
-        found.append((f"η\n(λ = {given(first['told_weight_decay'])})", "learning_rate", True))
-    if any_of("told_decay"):
-        found.append(("ηλ by the\nfiles\n1/{step}", "told", True))
-    if any_of("ratio"):
-        found.append(("weights /\nfiles", "ratio", True))
-    if width >= WIDE:
-        found += [("Σηλ", "sum_decay", True), ("Σηλ by\nthe files", "told_decay", True)]
+    found = [Column("decay_per_step", f"decay off\nthe weights\n{unit}")]
     if any_of("change_step"):
-        found.append(("jump at\n{step}", "change_step", True))
+        found.append(Column("change_step", f"jump at\n{step}"))
+    if any_of("ratio"):
+        found.append(Column("ratio", "weights\n/ files"))
+    if symbol(first) == "ηλ/(1−α)" and any_of("sum_decay") and present(first["momentum"]):
+        assumed = " assumed" if first["momentum_assumed"] else ""
+        found.append(Column("meant", f"ηλ in force\n(α = {given(first['momentum'])}{assumed})\n1/{step}"))
+    if any_of("told_decay"):
+        found.append(Column("told", f"ηλ by\nthe files\n1/{step}"))
+    if any_of("learning_rate"):
+        found.append(Column("learning_rate", f"η in force\n(λ = {given(first['told_weight_decay'])})"))
+    if any_of("told_decay"):
+        found += [Column("sum_decay", "Σηλ\nin force"), Column("told_decay", "Σηλ by\nthe files")]
     return found
+
+
+def _fitting(columns: Sequence[Column], rows: Sequence[Row], exponent: int, room: int) -> list[Column]:
+    """The first columns that have room, in the order in which they are read."""
+    found = []
+    for column in columns:
+        words = [*column.head.split("\n"), *(_cell(row, column.name, exponent) for row in rows)]
+        room -= max(map(len, words)) + 2
+        if room < 0 and found:
+            break
+        found.append(column)
+    if found[-1].name == "sum_decay":  # one of a pair
+        found.pop()
+    return sorted(found, key=lambda c: ORDER.index(c.name))
 
 
 def _cell(row: Row, key: str, exponent: int) -> str:
     if key == "decay_per_step":
         if row[key] == 0:
             return f"0 (< {number(row['decay_per_step_high'], 2, 10.0**-exponent)})"
-        return interval(*_three(row, key), scale=10.0**-exponent, digits=5)
+        return measured(*_three(row, key), scale=10.0**-exponent)
     if key == "meant":
         value = row["sum_decay"]
         length = max(row["step_to"] - row["step_from"], 1)
@@ -121,7 +152,9 @@ def _cell(row: Row, key: str, exponent: int) -> str:
         )
     if key == "learning_rate":
         return rate(*_three(row, key)) if present(row[key]) else MISSING
-    if key in ("ratio", "change_step"):
+    if key == "ratio":
+        return measured(*_three(row, key), scale=1.0) if present(row[key]) else MISSING
+    if key == "change_step":
         return interval(*_three(row, key), digits=4) if present(row[key]) else ""
     return number(row[key])
 
@@ -156,14 +189,14 @@ def _print_silent(console: Console, groups: Sequence[Sequence[Row]], step: str, 
 
 
 def _print_clocks(console: Console, table: pl.DataFrame, step: str, every: bool) -> None:
-    """The clocks, alike ones together where there are many: name, kind, where and how fast, how it is known."""
+    """The clocks, alike ones together unless `every`: name, kind, where and how fast, how it is known."""
     clocks = {str(rows["clock"][0]): rows for rows in table.partition_by("clock", maintain_order=True)}
-    alike = kinds(clocks, MOST).values() if len(clocks) > MOST and not every else [[name] for name in clocks]
-    rates = table["decay_per_step"].drop_nulls().to_list()
-    exponent = power(rates)
+    alike = [[name] for name in clocks] if every else list(kinds(clocks, MOST).values())
+    every_rate = [v for v in (*table["decay_per_step"], *table["decay_per_step_high"]) if present(v) and v > 0]
+    exponent = power(every_rate)
     console.print(Text("Clocks: directions of the weights that feel no gradient", style="bold"))
     lines = []
-    for names in list(alike)[: None if every else 2 * MOST]:
+    for names in alike[: None if every else 2 * MOST]:
         rows = pl.concat([clocks[name] for name in names])
         title = label(names) + (f"\n({counted(len(names), 'clock')})" if len(names) > 1 else "")
         lines.append([
@@ -171,12 +204,12 @@ def _print_clocks(console: Console, table: pl.DataFrame, step: str, every: bool)
             _kinds_of(rows),
             f"{rows['step_from'].min()} – {rows['step_to'].max()}\n{counted(rows.height, 'interval')}",
             _range(rows, 10.0**-exponent),
-            *([_evidence(rows)] if console.width >= SMALL else []),
+            *([_evidence(rows, every)] if console.width >= SMALL else []),
         ])  # fmt: skip
     heads = ["clock", "kind", "steps" if step == "step" else f"{step}s", f"decay\n1e{exponent}/{step}", "evidence"]
     console.print(grid(heads[: 5 if console.width >= SMALL else 4], (), lines, fixed=heads[1:4]))
-    if len(list(alike)) > 2 * MOST and not every:
-        console.print(Text(f"… {counted(len(list(alike)) - 2 * MOST, 'more clock')}; -v shows all", style="dim"))
+    if len(alike) > 2 * MOST and not every:
+        console.print(Text(f"… {counted(len(alike) - 2 * MOST, 'more kind')}; -v shows all", style="dim"))
     console.print()
 
 
@@ -188,7 +221,8 @@ def _kinds_of(rows: pl.DataFrame) -> str:
 
 def _range(rows: pl.DataFrame, scale: float) -> str:
     """The clock's rate, or the ends of what it was over the intervals."""
-    values = rows["decay_per_step"].drop_nulls().to_list()
+    moving = rows.filter(pl.col("kind") == "moving") if "kind" in rows.columns else rows
+    values = moving["decay_per_step"].drop_nulls().to_list()
     if not values:
         highs = rows["decay_per_step_high"].drop_nulls().to_list()
         return f"< {number(max(highs), 2, scale)}" if highs else MISSING
@@ -196,13 +230,21 @@ def _range(rows: pl.DataFrame, scale: float) -> str:
     return ends[0] if ends[0] == ends[1] else f"{ends[0]} …\n{ends[1]}"
 
 
-def _evidence(rows: pl.DataFrame) -> str:
-    """The strongest evidence: a replay in every bit, else that of the longest interval."""
+def _evidence(rows: pl.DataFrame, full: bool) -> str:
+    """The strongest evidence: a replay in every bit, else that of the longest interval. Its details if `full`."""
     if "evidence" not in rows.columns:
         return ""
     said = rows.with_columns(length=pl.col("step_to") - pl.col("step_from")).sort("length", descending=True)["evidence"]
     words = [str(w) for w in said if w]
-    return next((w for w in words if "every bit" in w), words[0] if words else "")
+    best = next((w for w in words if "every bit" in w), words[0] if words else "")
+    return best if full else re.sub(r" \((?:[^()]|\([^()]*\))*\)", "", best).partition(";")[0]
+
+
+def _is_rounded(row: Row) -> bool:
+    """Whether fp32's rounding of 1 − ηλ shows: weights and files agree, but not in their digits."""
+    if not row["decoupled"] or not row["told_decay"] or not row["decay_per_step"] or not agrees(row):
+        return False
+    return abs(row["decay_per_step"] * (row["step_to"] - row["step_from"]) / row["told_decay"] - 1) > 2e-3
 
 
 def _legend(report: Report, stretches: pl.DataFrame, step: str) -> Sequence[str]:
@@ -210,18 +252,25 @@ def _legend(report: Report, stretches: pl.DataFrame, step: str) -> Sequence[str]
     if stretches["decay_per_step"].drop_nulls().len():
         lines.append(
             "A decay clock is a direction of the weights that feels no gradient: weight decay alone shrinks it, by "
-            f"1 − c'/c per {step}, which saved weights record without noise. η learning rate, λ weight decay, α momentum; "
-            "± is a 95 % interval."
+            f"−ln(c'/c) per {step}, which saved weights record without noise. η learning rate, λ weight decay, "
+            "α momentum; ± is a 95 % interval."
         )
+        rounded = next((row for row in stretches.iter_rows(named=True) if _is_rounded(row)), None)
+        if rounded is not None:
+            says = number(rounded["told_decay"] / (rounded["step_to"] - rounded["step_from"]))
+            lines.append(
+                f"Decoupled decay multiplies by 1 − ηλ, which fp32 rounds to steps of 6e-8: ηλ = {says} acts as "
+                f"{number(rounded['decay_per_step'])}."
+            )
         assumed = stretches.filter(pl.col("source").str.contains("assumed to hold here"))
         if assumed.height:
             lines.append(
-                "A clock speaks for its own tensor. That other tensors are decayed alike is an assumption: many recipes "
-                "exempt some."
+                "A clock speaks for its own tensor. That other tensors are decayed alike is an assumption: many "
+                "recipes exempt some."
             )
         if stretches["optimizer"].null_count() == stretches.height:
             lines.append(
-                "The optimizer is not known: --optimizer and --momentum turn the decay into ηλ (SGD with momentum α: ηλ = "
-                "(1−α) × decay, AdamW: ηλ = decay)."
+                "The optimizer is not known: --optimizer and --momentum turn the decay into ηλ (SGD with momentum α: "
+                "ηλ = (1−α) × decay, AdamW: ηλ = decay)."
             )
     return lines

@@ -13,6 +13,7 @@ from smd_analyze.views.text import counted, number, present
 
 Row = Mapping[str, Any]
 AGREES = 0.02  # two clocks' worth of fp32 rounding; a decay that somebody set otherwise differs by far more
+QUIET = ("constant", "too few intervals to tell its form")  # shapes that the sentence need not tell
 NOT_SAID = "the files do not say learning rate × weight decay"
 
 
@@ -33,11 +34,23 @@ def rate(value: Any, low: Any, high: Any) -> str:
     if not (present(value) and present(low) and present(high)) or value == 0:
         return number(value) if not present(high) or value else f"at most {number(high, 2)}"
     exponent = power([value])
-    side = max(value - low, high - value) / 10.0**exponent
-    if side < 5e-8:
-        return number(value, 7)
-    places = max(0, min(7, math.ceil(-math.log10(side)) + (f"{side:.1e}"[0] in "12")))
-    return f"({value / 10.0**exponent:.{places}f}±{side:.{places}f})e{exponent}"
+    told = measured(value, low, high, 10.0**-exponent)
+    return f"({told})e{exponent}" if "±" in told else number(value, 7)
+
+
+def measured(value: Any, low: Any, high: Any, scale: float) -> str:
+    """`5.00023±0.00006`: value × scale and the wider side of its interval; seven digits where that is less."""
+    sides = [abs(end - value) for end in (low, high) if present(end)]
+    if not sides or max(sides) < 2e-7 * abs(value):
+        return number(value, 7, scale)
+    side = max(sides) * scale
+    places = max(0, min(8, math.ceil(-math.log10(side)) + (f"{side:.1e}"[0] in "12")))
+    return f"{value * scale:.{places}f}±{side:.{places}f}"
+
+
+def short(value: float) -> str:
+    """Four digits, scientific where small: `1.010e-3`."""
+    return number(value) if value == 0 or abs(value) >= 0.1 else f"{value:.3e}".replace("e-0", "e-")
 
 
 def symbol(row: Row) -> str:
@@ -46,7 +59,17 @@ def symbol(row: Row) -> str:
         return "ηλ"
     if row["optimizer"] == "sgd":
         return "ηλ" if row["momentum"] == 0 else "ηλ/(1−α)"
-    return "decay"
+    return ""
+
+
+def relation(row: Row) -> str:
+    """`at ηλ/(1−α) =`; ≈ where the momentum's own correction, α r/(1−α), is more than 1e-4; else `at`."""
+    name = symbol(row)
+    if not name:
+        return "at"
+    alpha = 0.0 if row["decoupled"] else row["momentum"] or 0.0
+    small = abs(row["decay_per_step"]) * (alpha / (1 - alpha) if alpha else 0.5) < 1e-4
+    return f"at {name} {'=' if small else '≈'}"
 
 
 def verdict(report: Report, stretches: pl.DataFrame) -> str:
@@ -86,17 +109,16 @@ def _sentence(rows: Sequence[Row], step: str, first: bool) -> str:
     if all(row["decay_per_step"] == 0 for row in rows):
         most = max(row["decay_per_step_high"] or 0.0 for row in rows)
         return f"No weight decay acted on {where}, {when} (at most {number(most, 2)} per {step}); {said}."
-    name = symbol(rows[0])
-    equals = "at" if name == "decay" else f"at {name} ="
     if len(rows) == 1 or rows[0]["shape"] == "constant":
         longest = max(rows, key=lambda r: r["step_to"] - r["step_from"])
         told = rate(*(longest[f"decay_per_step{end}"] for end in ("", "_low", "_high")))
     else:
         rates = [row["decay_per_step"] for row in rows]
-        told = f"{number(max(rates))} to {number(min(rates))}"
-    head = f"Weight decay acted {equals} {told} per {step} on {where}, {when}"
-    shape = rows[0]["shape"]
-    return f"{head}{f': {shape}' if shape and shape != 'constant' else ''}; {said}."
+        told = f"{short(max(rates))} to {short(min(rates))}"
+    longest = max(rows, key=lambda r: abs(r["decay_per_step"]))
+    head = f"Weight decay acted {relation(longest)} {told} per {step} on {where}, {when}"
+    shape = "" if rows[0]["shape"] in QUIET else rows[0]["shape"]
+    return f"{head}{f': {shape}' if shape else ''}; {said}."
 
 
 def _against(rows: Sequence[Row], step: str) -> str:
@@ -112,7 +134,7 @@ def _against(rows: Sequence[Row], step: str) -> str:
         return f"the files say ηλ = {number(_per_step(known[0]))} per {step}"
     if not ratios:
         return "the files give ηλ, but not the optimizer and momentum that would make the two comparable"
-    apart = [row for row in ratios if not _agrees(row)]
+    apart = [row for row in ratios if not agrees(row)]
     if not apart:
         return "as the files say" + (
             "" if len(ratios) == len(rows) else f", where they do ({counted(len(ratios), 'stretch')})"
@@ -125,7 +147,8 @@ def _per_step(row: Row) -> float:
     return row["told_decay"] / max(row["step_to"] - row["step_from"], 1)
 
 
-def _agrees(row: Row) -> bool:
+def agrees(row: Row) -> bool:
+    """Whether the rate read off the weights may be that of the files, give or take AGREES."""
     low = row["ratio"] if row["ratio_low"] is None else row["ratio_low"]
     high = row["ratio"] if row["ratio_high"] is None else row["ratio_high"]
     return low <= 1 + AGREES and high >= 1 - AGREES

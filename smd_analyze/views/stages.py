@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import polars as pl
 from rich.console import Console
 from rich.text import Text
 
 from smd_analyze.records.report import INVARIANT, Report
 from smd_analyze.views.grid import grid
-from smd_analyze.views.text import MISSING, given, number, present
+from smd_analyze.views.text import MISSING, number, present
 
-ENOUGH, NO_DECAY = "long enough", "no decay"
-PROVED = ("proved", "confirmed", "proved and confirmed")
+ENOUGH = "long enough"
+FORMS = {"η/‖w‖²": "1/weight²", "η√d/‖w‖": "1/step"}  # of the effective learning rate, and their units
+PROVED = ("proved", "proved and confirmed")
 Row = dict[str, Any]
 
 
@@ -25,11 +26,10 @@ def lines_of_run(report: Report) -> Iterator[str]:
     """
     if not report.stages.height:
         return
-    layers = report.layers.filter(pl.col("status").is_in(INVARIANT))
-    layers = layers if layers.height else report.layers
-    owners = dict(layers["parameter_group"].value_counts(sort=True).iter_rows())
+    layers = list(report.layers.select("parameter_group", "status").iter_rows())
+    owners = Counter(name for name, status in layers if status in INVARIANT) or Counter(name for name, _ in layers)
     told: dict[str, list[str]] = {}
-    for name in owners:
+    for name, _ in owners.most_common():
         rows = rows_of(report, name)
         if not rows:
             continue
@@ -47,14 +47,15 @@ def lines_of_run(report: Report) -> Iterator[str]:
 
 
 def rows_of(report: Report, parameter_group: str) -> list[Row]:
-    """The stages of a layer's parameter group (the first of several), the whole run first; [] if there are none."""
-    if not report.stages.height:
-        return []
-    for name in (parameter_group, *parameter_group.split(", ")):
-        rows = report.stages.filter(pl.col("parameter_group") == name).sort("stage")
-        if rows.height:
-            return rows.to_dicts()
-    return []
+    """The stages of a layer's parameter group, the whole run first; [] if there are none, or if several differ."""
+    found: dict[str, list[Row]] = {}
+    for row in report.stages.iter_rows(named=True):
+        found.setdefault(row["parameter_group"], []).append(row)
+    if parameter_group in found:
+        return sorted(found[parameter_group], key=lambda row: row["stage"])
+    several = [rows_of(report, name) for name in parameter_group.split(", ") if name in found]
+    alike = {tuple(str(row["outcome"]) for row in rows) for rows in several}
+    return several[0] if len(alike) == 1 else []
 
 
 def where(row: Row) -> str:
@@ -64,9 +65,9 @@ def where(row: Row) -> str:
 
 
 def _rate(row: Row) -> str:
-    """`0.1`, `0.1 to 0.02`, or nothing if it is not known."""
-    rates = [given(row[f"learning_rate_{end}"]) for end in ("from", "to") if present(row[f"learning_rate_{end}"])]
-    return " to ".join(dict.fromkeys(rates))
+    """`0.1`, `0.1…0.02`, or nothing if it is not known."""
+    rates = [f"{row[f'learning_rate_{end}']:.2g}" for end in ("from", "to") if present(row[f"learning_rate_{end}"])]
+    return "…".join(dict.fromkeys(rates))
 
 
 def explain_stages(report: Report, facts: Row) -> Iterator[str]:
@@ -83,7 +84,8 @@ def explain_stages(report: Report, facts: Row) -> Iterator[str]:
     for row in stages if len(stages) > 1 else rows[:1]:
         share = f"; {_percent(row['share'])} of what updates added to the final weights" if len(stages) > 1 else ""
         yield f"{where(row)}: {row['outcome']}{share if present(row['share']) else ''}"
-        yield from _transient(row, unit, may_scale)
+        if facts["status"] in INVARIANT:
+            yield from _transient(row, unit, may_scale)
     if len(stages) > 1:
         yield f"all of it: {whole['outcome']}"
     last = rows[-1]
@@ -92,7 +94,7 @@ def explain_stages(report: Report, facts: Row) -> Iterator[str]:
         more = f" = {' = '.join(also)}" if also else ""
         yield (
             f"at the end weights average over 1/xₑ = {steps(last['time_scale'])} {unit}{more} "
-            "(x_e: decay per step, ηλ if decoupled; Wang & Aitchison 2024)"
+            "(x_e: decay per step, ηλ if decoupled; Wang & Aitchison 2024 advise one epoch to the whole run, for AdamW)"
         )
     if present(whole["initial_left"]):
         yield f"decay left {_percent(whole['initial_left'])} of the first checkpoint's weights"
@@ -123,6 +125,17 @@ def _unit(report: Report) -> str:
     return report.provenance.get("step_unit", "") or "steps"
 
 
+def effective_head(report: Report) -> str:
+    """Head of the effective learning rate: the form that the report's optimizers have."""
+    rows = report.fits.select("quantity", "value", "method").iter_rows()
+    told = [method for quantity, value, method in rows if quantity == "effective_learning_rate" and value is not None]
+    forms = {method.split(",")[0] for method in told if method and "," in method}
+    if len(forms) == 1:
+        form = forms.pop()
+        return f"{form}\n{FORMS.get(form, '')}".rstrip()
+    return "η/‖w‖² or\nη√d/‖w‖" if forms else "effective\nη"
+
+
 def steps(value: Any) -> str:
     """A number of steps, epochs or tokens with three digits."""
     return number(round(float(f"{value:.3g}")) if present(value) and 10 <= value < 1e7 else value, 3)
@@ -133,18 +146,21 @@ def _percent(share: Any) -> str:
     if not present(share):
         return MISSING
     value = 100 * float(share)
-    if 99.5 < value < 100:
+    if 99.5 < value < 99.99:
         return "> 99 %"
-    return f"{value:.0f} %" if value >= 9.5 else f"{value:.1g} %" if value >= 0.01 else "less than 0.01 %"
+    return f"{value:.0f} %" if value >= 9.5 else f"{value:.1g} %" if value >= 0.01 else "0 %"
 
 
 def print_stages(report: Report, console: Console) -> None:
-    """The table of stages that -v shows, one row per parameter group and stage."""
-    rows = list(report.stages.filter(pl.col("stage") > 0).iter_rows(named=True)) if report.stages.height else []
-    if not rows:
+    """The table of stages that -v shows, one row per parameter group and stage; nothing where decay never acts."""
+    rows = [row for row in report.stages.iter_rows(named=True) if row["stage"] > 0]
+    if not any(present(row["half_lives"]) for row in rows):
         return
     console.print(Text("Stages of training", style="bold"))
-    console.print(grid(HEADS, HEADS[2:], [_cells(row) for row in rows]))
+    cells = [_cells(row) for row in rows]
+    shown = [i for i in range(len(HEADS)) if any(line[i] != MISSING for line in cells)]
+    heads = [HEADS[i] for i in shown]
+    console.print(grid(heads, heads[2:], [[line[i] for i in shown] for line in cells], heads[1:2]))
     console.print()
 
 

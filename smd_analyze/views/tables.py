@@ -14,7 +14,7 @@ from smd_analyze.views.findings import print_findings
 from smd_analyze.views.grid import grid
 from smd_analyze.views.inventory import print_run
 from smd_analyze.views.layers import BASES, SCREEN, Column, Row, columns, rows_of
-from smd_analyze.views.stages import lines_of_run, print_stages
+from smd_analyze.views.stages import effective_head, lines_of_run, print_stages
 from smd_analyze.views.text import angle_scale, counted, fold, present
 from smd_analyze.views.verdicts import print_groups
 
@@ -54,10 +54,11 @@ def print_report(report: Report, console: Console, *, verbose: int = 0) -> None:
     step = report.provenance.get("step_unit", "optimizer steps")
     if step not in ("optimizer steps", ""):
         unit = unit.replace("step", step.removesuffix("s"))
+    effective = effective_head(report)
     if invariant:
-        _print_layers(console, invariant, columns(scale, unit, False, console.width), bool(verbose), None)
+        _print_layers(console, invariant, columns(scale, unit, False, console.width, effective), bool(verbose), None)
     if others:
-        _print_layers(console, others, columns(scale, unit, True, console.width), bool(verbose), REFERENCE)
+        _print_layers(console, others, columns(scale, unit, True, console.width, effective), bool(verbose), REFERENCE)
     if not layers:
         console.print("No layer was analysed.")
         return

@@ -12,6 +12,7 @@ from smd_analyze.records.finding import Finding
 from smd_analyze.records.run import GraphHint, Setting
 
 STEPS, EPOCHS, TICKS, TOKENS = "optimizer steps", "epochs", "scheduler steps", "tokens"
+PARTS_OF_EPOCHS = "epochs and parts of them"
 
 
 @dataclass(frozen=True)

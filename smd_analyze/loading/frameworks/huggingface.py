@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from smd_analyze.loading.formats.base import Document
-from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, TOKENS, Fact, Framework, Parts
+from smd_analyze.loading.frameworks.base import EPOCHS, PARTS_OF_EPOCHS, STEPS, TOKENS, Fact, Framework, Parts
 from smd_analyze.loading.frameworks.described import config_hints
 from smd_analyze.loading.frameworks.plain import (
     find_optimizers,
@@ -40,9 +40,7 @@ def read_parts(document: Document) -> Parts:
     epoch = number(get(tree, "trainer_state.epoch"))
     if epoch is not None:
         facts.append(Fact(epoch, EPOCHS, "epoch in trainer_state.json"))
-    seen = number(get(tree, "trainer_state.num_input_tokens_seen"))
-    if isinstance(seen, int | float) and seen > 0:  # 0 where they were not counted
-        facts.append(Fact(seen, TOKENS, "num_input_tokens_seen in trainer_state.json"))
+    facts += pace_facts(tree)
     arguments = as_dict(tree.get("training_args")) or {}
     configured = {k: plain(v) for k, v in arguments.items() if isinstance(k, str)}
     total = number(get(tree, "trainer_state.max_steps"))
@@ -66,6 +64,17 @@ def read_parts(document: Document) -> Parts:
         family=family_of(tree),
         graphs=config_hints(document.path, tree.get("config"), tree.get("adapter_config")),
     )
+
+
+def pace_facts(tree: Any) -> list[Fact]:
+    """Epochs, in parts, and tokens that trainer_state.json counts; tokens are 0 where the trainer did not."""
+    passed, seen = (get(tree, f"trainer_state.{key}") for key in ("epoch", "num_input_tokens_seen"))
+    found = [(passed, PARTS_OF_EPOCHS, "part of the epoch"), (seen, TOKENS, "num_input_tokens_seen")]
+    return [
+        Fact(float(value), unit, f"{words} in trainer_state.json")
+        for value, unit, words in found
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 2**62
+    ]
 
 
 def family_of(tree: dict[str, Any]) -> str:

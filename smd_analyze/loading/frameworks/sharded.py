@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from smd_analyze.loading.frameworks.base import STEPS, Fact, Parts
-from smd_analyze.loading.frameworks.huggingface import logged
+from smd_analyze.loading.frameworks.huggingface import logged, pace_facts
 from smd_analyze.loading.frameworks.plain import number
 from smd_analyze.loading.tensors.trees import as_dict, get, plain
 
@@ -17,7 +17,7 @@ def with_trainer(parts: Parts, tree: Any) -> Parts:
     if step is None:
         return parts
     first = Fact(step, STEPS, "global_step in trainer_state.json")
-    facts = (first, *(f for f in parts.facts if "trainer_state" not in f.source))
+    facts = (first, *(f for f in parts.facts if "trainer_state" not in f.source), *pace_facts(tree))
     parts = replace(parts, facts=facts, logged=tuple(logged(get(tree, "trainer_state.log_history"))))
     told = {k: plain(v) for k, v in (as_dict(get(tree, "training_args")) or {}).items() if isinstance(k, str)}
     told = {k: v for k, v in told.items() if isinstance(v, str | int | float)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from smd_analyze.loading.frameworks.base import EPOCHS, STEPS, TOKENS
+from smd_analyze.loading.frameworks.base import EPOCHS, PARTS_OF_EPOCHS, STEPS, TOKENS
 from smd_analyze.loading.sequences.order_sources import Member, by_facts
 
 EVEN = 1e-6  # relative: epochs written as fractions of a fixed number of steps
@@ -14,7 +14,8 @@ ROUGH = 0.1  # relative: tokens per step, where texts are padded or packed
 
 def steps_per_epoch(unit: str, steps: Sequence[float], members: Sequence[Member]) -> float | None:
     """Optimizer steps per epoch, if steps and epochs inside the files keep one ratio throughout."""
-    epochs = next((s.values for s in by_facts(members, EPOCHS, "epoch") if s.usable), None)
+    said = [*by_facts(members, PARTS_OF_EPOCHS, "epoch"), *by_facts(members, EPOCHS, "epoch")]
+    epochs = next((s.values for s in said if s.usable), None)
     ratio = None if unit != STEPS or epochs is None else slope(epochs, steps, EVEN)
     return ratio if ratio is not None and ratio > 1 else None
 

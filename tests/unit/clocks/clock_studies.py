@@ -50,8 +50,8 @@ def found_in(trained: Trained, dtype: str = "float32") -> Clocks:
 
 def claims(trained: Trained, clocks: Clocks, truth: np.ndarray | None = None) -> list[Claim]:
     """Every claimed interval, with the decay per update that really acted on it (`truth` [K], over the interval)."""
-    expected = predicted(trained.case) if truth is None else truth
-    return [_claim(trained, row, expected) for row in clocks.table.iter_rows(named=True)]
+    rows = clocks.table.iter_rows(named=True)
+    return [_claim(trained, r, predicted(trained.case, r["parameter"]) if truth is None else truth) for r in rows]
 
 
 def _claim(trained: Trained, row: dict, expected: np.ndarray) -> Claim:

@@ -265,11 +265,11 @@ def train(case: Case, seed: int = 0, every_update: Callable[[nn.Module, int], No
     return Trained(case, tuple(steps), tuple(saved), tuple(losses))
 
 
-def predicted(case: Case) -> np.ndarray:
-    """−ln(c_b/c_a) of a clock over every interval between checkpoints, [K]."""
+def predicted(case: Case, parameter: str = "") -> np.ndarray:
+    """−ln(c_b/c_a) of a clock (of that tensor) over every interval between checkpoints, [K]."""
     rule = RULES[case.rule]
     edges = np.arange(0, case.steps + 1, case.every)
-    eta = case.rates()
+    eta = case.rates() * (0.1 if rule.make is MuonAndAdamW and parameter == "c.weight" else 1.0)
     if rule.decoupled:
         per_update = decay_formulas.decoupled_rate(eta * case.decay)
         return np.add.reduceat(per_update, edges[:-1])

@@ -23,10 +23,12 @@ def chain(
     seed=0,
     dimension=4096,
     decoupled=False,
+    turns=False,
 ):
     """n = ‖w‖² [len(steps), units] of the exact chain (n, <w,v>, ‖v‖²) for tangent gradients with E‖g̃‖² = scale[t].
 
-    rates[t] is the learning rate of update t + 1; the first norm is start × the equilibrium of rates[0].
+    rates[t] is the learning rate of update t + 1; the first norm is start × the equilibrium of rates[0]. scale may be
+    [T, units]. With `turns` also <w,w'> [len(steps), units] of the update that follows each step.
     """
     rng = np.random.default_rng(seed)
     rates = np.asarray(rates, float)
@@ -38,7 +40,7 @@ def chain(
     p, s = np.zeros(units), np.zeros(units)
     k = 1 / noise**2
     kept = {int(t): i for i, t in enumerate(steps)}
-    out = np.empty((len(steps), units))
+    out, inner = np.empty((len(steps), units)), np.full((len(steps), units), np.nan)
     lam = 0.0 if decoupled else decay
     for t in range(int(steps[-1]) + 1):
         if t in kept:
@@ -51,10 +53,12 @@ def chain(
         wv = momentum * p + lam * n
         s_new = momentum**2 * s + g2 + lam**2 * n + 2 * momentum * lam * p + 2 * momentum * gv
         shrink = 1 - eta * decay if decoupled else 1.0
+        if t in kept:
+            inner[kept[t]] = shrink * n - eta * wv
         n_new = shrink**2 * n - 2 * eta * shrink * wv + eta**2 * s_new
         p = shrink * wv - eta * s_new
         n, s = n_new, s_new
-    return out
+    return (out, inner) if turns else out
 
 
 def group(name="conv1", units=8, status="invariant", granularity="unit", evidence="proved", parameter_group="all"):

@@ -94,12 +94,3 @@ def test_no_rate_without_a_change_between_constant_stretches(kind):
     assert row["value"] is None
     assert row["outcome"] == Outcome.DRIFT.words
     assert "across a learning-rate change" in row["advice"]
-
-
-def test_optimizers_without_this_law_say_so():
-    eta = 5e-5 / SCALE
-    row = rows_for(
-        np.where(np.arange(T) < T // 2, eta, eta / 10), np.arange(0, T + 1, 150), optimizer="adamw", beta1=0.9
-    )
-    assert row["relaxation_rate"]["value"] is None
-    assert "adamw" in row["relaxation_rate"]["outcome"]

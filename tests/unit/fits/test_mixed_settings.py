@@ -6,7 +6,7 @@ import polars as pl
 from smd_analyze.fits.mixed import mixed_settings
 from smd_analyze.records.group import Group, Member
 from smd_analyze.records.schedule import Schedule
-from smd_analyze.theory.course import parameter_group_of
+from smd_analyze.theory.of_group import parameter_group_of
 
 STEPS = (0, 10, 20)
 

@@ -194,7 +194,15 @@ def test_a_norm_behind_a_falling_learning_rate_lags():
     rates = RATES * 0.5 * (1.001 + np.cos(np.pi * np.arange(T) / T))
     verdict, layer, fits = told({group(): chain(STEPS, rates, 32)}, planned=schedule(STEPS, rates))
     assert fits["equilibrium_index"]["value"] < -0.3  # the equilibrium falls faster than the norm can
-    assert layer["state"].startswith("norm lags behind the learning rate, EI = -0.")
+    assert layer["state"].startswith("norm lags behind the learning rate as expected, EI = -0.")
+    assert verdict.endswith("1 lags behind the learning rate as expected.")
+
+
+def test_a_lag_that_the_schedule_does_not_make():
+    rates = RATES * 0.5 * (1.001 + np.cos(np.pi * np.arange(T) / T))
+    vv = chain(STEPS, rates, 32, scale=np.linspace(1, 3, T))
+    verdict, layer, _ = told({group(): vv}, planned=schedule(STEPS, rates))
+    assert layer["state"].startswith("norm lags behind the learning rate, EI = ")
     assert verdict.endswith("1 lags behind the learning rate.")
 
 
@@ -242,11 +250,11 @@ def test_a_learning_rate_that_may_have_changed_gives_no_effective_one():
     assert "unknown" in fits["effective_learning_rate"]["outcome"]
 
 
-def test_adam_has_no_effective_learning_rate_of_this_kind():
+def test_adam_has_the_effective_learning_rate_of_elementwise_steps():
     adam = schedule(STEPS, RATES, momentum=None, optimizer="adamw", beta1=0.9, beta2=0.999)
-    _, layer, fits = told({group(): still()}, planned=adam)
-    assert layer["effective_learning_rate"] is None
-    assert "adamw" in fits["effective_learning_rate"]["outcome"]
+    _, layer, fits = told({group(units=3): np.ones((len(STEPS), 3)) * np.array([1.0, 4.0, 16.0])}, planned=adam)
+    assert layer["effective_learning_rate"] == pytest.approx(RATES[-1] * 9**0.5 / 2)
+    assert fits["effective_learning_rate"]["method"].startswith("η√d/‖w‖,")
 
 
 def test_measurements_below_resolution_are_said_to_be():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from smd_analyze.schedule.series import CHUNK, constant, exact, piecewise, through
+from smd_analyze.schedule.series import CHUNK, exact, piecewise, through
 
 
 def test_equal_values_are_constant_and_exact():

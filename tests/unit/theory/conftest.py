@@ -30,34 +30,47 @@ def simulate(
     etas, lam, steps, momentum=0.0, kind="sgd", start=1.0, gradient=1.0, units=16, elements=64, seed=0, dampening=0.0,
     beta2=0.999, save_direction=True,
 ):  # fmt: skip
-    """Train from ‖w‖ = `start`, L = `gradient` (one or per unit); save at `steps`. kind: sgd, nesterov, sgdw, adamw."""
+    """Train from ‖w‖ = `start`, L = `gradient` (one or per unit); save at `steps`.
+
+    kind: sgd, keras (learning rate in the velocity), nesterov, sgdw, adam (L2), adamw, lion. `lam`: one, or ηλ per step
+    as an array for decoupled kinds.
+    """
     rng = np.random.default_rng(seed)
     w = rng.standard_normal((units, elements))
     w *= (np.broadcast_to(np.asarray(start, float), (units,)) / np.linalg.norm(w, axis=1))[:, None]
     sizes = np.sqrt(np.broadcast_to(np.asarray(gradient, float), (units,)))[:, None]
     m, v = np.zeros_like(w), np.zeros_like(w)
-    angles, kept, directions = [], {}, {}
-    direction = np.full_like(w, np.nan)
+    angles, kept, directions, roots = [], {}, {}, {}
+    direction, root = np.full_like(w, np.nan), np.full_like(w, np.nan)
     for t in range(len(etas) + 1):
         if t in steps:
-            kept[t], directions[t] = w.copy(), direction.copy()
+            kept[t], directions[t], roots[t] = w.copy(), direction.copy(), root.sum(-1)
         if t == len(etas):
             break
         eta = etas[t]
+        x = lam[t] if np.ndim(lam) else eta * lam
         g = rng.standard_normal(w.shape)
         n = (w * w).sum(axis=1, keepdims=True)
         g -= (g * w).sum(axis=1, keepdims=True) * w / n
         g *= sizes / np.sqrt(elements - 1) / np.sqrt(n)
         before = w
-        if kind == "adamw":
+        if kind in ("adam", "adamw"):
+            g = g + lam * w if kind == "adam" else g
             m = momentum * m + (1 - momentum) * g
             v = beta2 * v + (1 - beta2) * g * g
-            direction = m / (1 - momentum ** (t + 1)) / (np.sqrt(v / (1 - beta2 ** (t + 1))) + 1e-16)
-            w = (1 - eta * lam) * w - eta * direction
+            root = np.sqrt(v / (1 - beta2 ** (t + 1)))
+            direction = m / (1 - momentum ** (t + 1)) / (root + 1e-16)
+            w = (1.0 if kind == "adam" else 1 - x) * w - eta * direction
+        elif kind == "lion":
+            w = (1 - x) * w - eta * np.sign(momentum * m + (1 - momentum) * g)
+            m = beta2 * m + (1 - beta2) * g
+        elif kind == "keras":
+            m = momentum * m - eta * (g + lam * w)
+            w, direction = w + m, -m / eta
         elif kind == "sgdw":
             m = momentum * m + g
             direction = m
-            w = (1 - eta * lam) * w - eta * m
+            w = (1 - x) * w - eta * m
         else:
             full = g + lam * w
             m = momentum * m + (full if t == 0 else (1 - dampening) * full)
@@ -70,6 +83,7 @@ def simulate(
     series = UnitSeries(
         "layer", np.array(steps), (saved**2).sum(-1), (moved**2).sum(-1), (moved * saved).sum(-1),
         (d * d).sum(-1) if save_direction else None, (saved * d).sum(-1) if save_direction else None,
+        np.array([roots[t] for t in steps]) if kind in ("adam", "adamw") else None,
     )  # fmt: skip
     return Toy(series, np.array(angles), saved, np.asarray(etas))
 

@@ -59,7 +59,7 @@ def test_norms_give_the_angle_far_from_equilibrium(toy, statistics, schedule, ki
     """Growing norms, gradients that change from unit to unit: no equilibrium, no constant L is needed."""
     etas = ETAS * (0.1 if kind == "adamw" else 1)
     sizes = np.exp(np.random.default_rng(0).standard_normal(16))
-    run = toy(etas, lam, STEPS, 0.9, kind, start=1.0, gradient=sizes)
+    run = toy(etas, lam, STEPS, 0.9, kind, start=1.0, gradient=sizes, save_direction=False)
     plan = schedule(etas, lam, STEPS, optimizer, 0.9, nesterov=kind == "nesterov")
     found = rows(angular_updates(statistics((run.series, {})), plan), "norms")
     # 20 steps are too short, and so is the one step from 1500: both join a neighbour
@@ -75,7 +75,7 @@ def test_norms_give_the_angle_far_from_equilibrium(toy, statistics, schedule, ki
 
 
 def test_nesterov_has_no_buffer_rows_and_its_own_factor(toy, statistics, schedule):
-    run = toy(ETAS, 0.01, STEPS, 0.9, "nesterov", start=2.0)
+    run = toy(ETAS, 0.01, STEPS, 0.9, "nesterov", start=2.0, save_direction=False)
     table = angular_updates(statistics((run.series, {})), schedule(ETAS, 0.01, STEPS, "sgd", 0.9, nesterov=True))
     assert rows(table, "buffer") == []
     heavy = angular_updates(statistics((run.series, {})), schedule(ETAS, 0.01, STEPS, "sgd", 0.9))
@@ -84,7 +84,7 @@ def test_nesterov_has_no_buffer_rows_and_its_own_factor(toy, statistics, schedul
 
 
 def test_changes_of_the_learning_rate_are_noted(toy, statistics, schedule):
-    run = toy(DROP, 0.01, STEPS, 0.9, start=2.0)
+    run = toy(DROP, 0.01, STEPS, 0.9, start=2.0, save_direction=False)
     found = rows(angular_updates(statistics((run.series, {})), schedule(DROP, 0.01, STEPS, "sgd", 0.9)), "norms")
     noted = {row["step_from"]: "changed within 10/(1−α)" in row["note"] for row in found}
     assert noted == {0: False, 200: False, 500: False, 1000: True, 1500: False}
@@ -154,7 +154,7 @@ def test_gaps_break_and_short_runs_are_noted(toy, statistics, schedule):
     )
     assert [(row["step_from"], row["step_to"]) for row in gap] == [(0, 200), (200, 500), (1500, 2000)]
     short = [0, 10, 20]
-    run = toy(ETAS, 0.01, short, 0.9, start=2.0)
+    run = toy(ETAS, 0.01, short, 0.9, start=2.0, save_direction=False)
     (row,) = rows(angular_updates(statistics((run.series, {})), schedule(ETAS, 0.01, short, "sgd", 0.9)), "norms")
     assert (row["step_from"], row["step_to"]) == (0, 20)
     assert "spacing under 5/(1−α) steps" in row["note"]
@@ -223,13 +223,24 @@ def test_a_past_learning_rate_that_is_not_known_widens_or_drops_the_row(toy, sta
 def test_norms_intervals_hold_where_the_momentum_still_remembers(toy, statistics, schedule):
     steps = [0, 100, 900, 1000, 1100, 1200]
     etas = np.r_[np.full(1000, 0.05), np.full(200, 0.005)]
-    run = toy(etas, 0.01, steps, 0.9, start=1.5, units=64)
+    run = toy(etas, 0.01, steps, 0.9, start=1.5, units=64, save_direction=False)
     found = rows(angular_updates(statistics((run.series, {})), schedule(etas, 0.01, steps, "sgd", 0.9)), "norms")
     for row in found:
         true = true_angle(run, row["step_from"], row["step_to"])
         assert row["angular_update_low"] <= true <= row["angular_update_high"]
     after = next(row for row in found if row["step_from"] == 1000)
     assert abs(after["angular_update"] / true_angle(run, 1000, 1100) - 1) > 0.1  # the identity alone is off here
+
+
+@pytest.mark.parametrize(("kind", "lam"), [("sgd", 0.01), ("sgdw", 0.1)])
+def test_saved_momentum_at_both_ends_makes_norms_exact_even_after_a_drop(toy, statistics, schedule, kind, lam):
+    steps = [100, 900, 1000, 1060, 1200]
+    etas = np.r_[np.full(1000, 0.05), np.full(200, 0.005)]
+    run = toy(etas, lam, steps, 0.9, kind, start=1.5, units=32)
+    found = rows(angular_updates(statistics((run.series, {})), schedule(etas, lam, steps, kind, 0.9)), "norms")
+    for row in found:
+        assert row["note"] == "with the saved momentum at both ends"
+        assert row["angular_update"] == pytest.approx(true_angle(run, row["step_from"], row["step_to"]), rel=0.004)
 
 
 def test_where_norms_are_no_identity_they_have_no_interval(toy, statistics, schedule):

@@ -116,6 +116,13 @@ def test_no_decay_and_what_is_not_known():
     assert stages(recorded([0, 100], [0.1] * 100), [0, 100]).schema == pl.Schema(SCHEMA)
 
 
+def test_epochs_of_unknown_length_are_said():
+    gone = dict.fromkeys(("sum_learning_rate", "sum_learning_rate_low", "sum_learning_rate_high", "sum_decay"))
+    found = table(range(3), [0.1] * 200, unit="epochs", per_unit=100, **gone)
+    assert found[0]["outcome"] == "steps per epoch unknown: --steps-per-epoch N tells"
+    assert found[0]["half_lives"] is None
+
+
 def test_half_lives_have_the_schedules_interval():
     found = table([0, 100, 200], [0.1] * 200, sum_decay_low=4e-3, sum_decay_high=6e-3)[0]
     assert found["half_lives_low"] == pytest.approx(0.8 * found["half_lives"])
@@ -205,7 +212,19 @@ def test_lag_of_a_falling_schedule_in_simulation(toy):
     level = (rates[-1] / (2 * lam)) ** 0.25
     norms = np.sqrt(run.series.vv[-1])
     assert found["lag"] == pytest.approx(float(np.sqrt(np.mean(norms**2))) / level, rel=0.03)
-    assert f"ends at {found['lag']:.2g} times its balance" in found["outcome"]
+    assert f"ends at about {found['lag']:.2g} times its balance" in found["outcome"]
+
+
+def test_lag_of_adamw_in_simulation(toy):
+    t = np.arange(3000)
+    rates = 0.01 * (0.6 + 0.4 * np.cos(np.pi * t / 3000))
+    steps = list(range(0, 3001, 250))
+    more = {"optimizer": "adamw", "decoupled": True, "beta1": 0.9, "beta2": 0.95, "momentum": None}
+    found = table(steps, rates, 0.2, **more)[0]
+    run = toy(rates, 0.2, steps, 0.9, "adamw", 2.0, units=32, elements=64, beta2=0.95)
+    level = math.sqrt(rates[-1] * 64 / (2 * 0.2))
+    assert found["lag"] > 1.3
+    assert found["lag"] == pytest.approx(float(np.sqrt(np.mean(run.series.vv[-1]))) / level, rel=0.06)
 
 
 def test_the_tail_is_where_decay_moves_nothing_more():
@@ -220,3 +239,24 @@ def test_the_tail_is_where_decay_moves_nothing_more():
 def test_a_schedule_without_later_columns_is_read_too(schedule):
     found = stages(schedule(np.full(20, 0.1), 0.01, [0, 10, 20]), [0, 10, 20])
     assert found["half_lives"].to_list() == pytest.approx([4 * 1e-3 * 20 / math.log(2)] * 2, rel=0.01)
+
+
+def test_slower_training_takes_longer_and_is_the_same():
+    """Learning rate / c and steps × c at λ·c⁰: half-lives, shares and dips stay, steps grow by c."""
+    fast = table(range(0, 2001, 200), [0.05] * 1000 + [0.005] * 1000, 1e-3)
+    slow = table(range(0, 8001, 800), [0.0125] * 4000 + [0.00125] * 4000, 1e-3)
+    for a, b in zip(fast, slow, strict=True):
+        for name in ("half_lives", "share", "dip", "covered", "start_highest"):
+            assert b[name] == (None if a[name] is None else pytest.approx(a[name], rel=0.05))
+        assert b["time_scale"] == pytest.approx(4 * a["time_scale"], rel=0.01)
+
+
+def test_decay_that_the_learning_rate_does_not_scale():
+    """λ alone: the level goes as η², so η / 2 is q = 4."""
+    steps = list(range(0, 2001, 100))
+    found = recorded(steps, [0.1] * 1000 + [0.05] * 1000)
+    alone = found.table.with_columns(
+        sum_decay=pl.lit(5e-3), decay_rule=pl.lit("weight decay alone"), weight_decay=pl.lit(5e-5)
+    )
+    after = stages(Schedule(alone, {}, "optimizer steps"), steps).to_dicts()[2]
+    assert (after["level_ratio"], after["dip"]) == pytest.approx((4, 0.5))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smd_analyze.theory import adam_l2, adamw, geometry, nesterov, relaxation, sgd, sgdw
+from smd_analyze.theory import adam_l2, adamw, decoupled, geometry, lion, nesterov, relaxation, sgd, sgdw
 from smd_analyze.theory.laws import HEAVY_BALL, NESTEROV
 
 GOLDEN = {
@@ -106,6 +106,14 @@ def test_equilibrium_of_adam_with_l2():
     assert adam_l2.relaxation_rate(effective) == pytest.approx(3 * effective)
 
 
+def test_equilibrium_of_lion():
+    name, gamma = "G9_lion", lion.autocovariance(0.9, 0.99)
+    n = decoupled.equilibrium_squared_norm(1e-4, 1e-4, 256, gamma)
+    close(n, name, "n")
+    close(chord(decoupled.equilibrium_cosine(1e-4, gamma)), name, "chord", rel=1e-9)
+    close(np.sqrt(lion.squared_angle(1e-4, 1e-4, 0.0, n / 256)), name, "chord_from_norm", rel=1e-9)
+
+
 def test_relaxation_in_continuous_time():
     close(sgd.quartic_norm(np.array([100, 1000]), 5000, 1000, X, ALPHA), "G10_relaxation", "S")
 
@@ -139,6 +147,36 @@ def test_a_drop_of_the_learning_rate():
     close(sgd.angle_after_drop(1000, 10, x, ALPHA), name, "chord_t1000", rel=1e-9)
     close(sgd.angle_after_drop(0, 10, x, ALPHA) / new, name, "dip_over_new")
     close(np.log(2) / (4 * sgd.effective_decay(x, ALPHA)), name, "half_life_S")
+    # 5 % from the new angle: ln((k−1)/((1−ε)⁻² − 1))/r
+    late = GOLDEN[name]["t_recover_5pct"]
+    assert sgd.angle_after_drop(late, 10, x, ALPHA) == pytest.approx(0.95 * new, rel=1e-9)
+
+
+def test_the_velocity_form_over_a_schedule():
+    for etas, key in ((np.full(100, ETA), "n100_tf"), (COSINE_ETAS, "n1000_cos_tf")):
+        start, momenta = np.array([10.0]), np.array([ALPHA])
+        followed = relaxation.sgd_moments(HEAVY_BALL, pieces(etas), momenta, start, fresh=True, in_velocity=True)
+        close(followed[0, 0], "G11_moments", key)
+
+
+def test_the_fluctuation_of_a_stationary_norm():
+    close(sgd.stationary_spread(5e-5, 0.5), "G20_misc", "sd_n")
+
+
+def test_retention_without_momentum():
+    kept = HEAVY_BALL.retention(0.002, 0.0, 1 - 0.002, 50)
+    close(kept, "G19_retention_sd", "mean")
+    close(np.prod(1 - COSINE_ETAS * LAM), "G12_schedule_sgd", "retention")
+
+
+def test_one_segment_of_a_schedule():
+    factor, source, noise = relaxation.one_step(HEAVY_BALL, np.full(100, ETA), np.full(100, X), 0.0)
+    phi, b, c = 1.0, 0.0, 0.0
+    for f, s, v in zip(factor, source, noise, strict=True):
+        phi, b, c = f * phi, f * b + s, f * f * c + v
+    close(phi, "G14_segment", "Phi")
+    close(b, "G14_segment", "B")
+    close(c, "G14_segment", "C")
 
 
 def test_the_angle_that_norms_imply():

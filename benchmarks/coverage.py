@@ -60,7 +60,8 @@ def main() -> None:
                 line(plan, scale, *map(told, found))
     head("AdamW, layers of 12 units across a drop: relaxation_rate_ratio", "gradient scale")
     for scale in SCALES[:4]:
-        line(scale, *(told(adamw_study(scale, n, layers=some(12), seed=n)) for n in COUNTS[1:3]), "", "")
+        found = [told(adamw_study(scale, n, layers=some(12), seed=n)) for n in COUNTS[1:3]]
+        line(scale, "–", *found, "–")
 
 
 CACHE: dict[tuple[str, str, int, int], dict[str, Tally]] = {}

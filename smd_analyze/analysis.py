@@ -285,7 +285,7 @@ def conclude(
     if theory:
         angular = angles.angular_updates(stats, schedule)
         predicted = prediction.predict(stats, schedule)
-        fitted = fitting.fit(stats, schedule, angular, predicted)
+        fitted = fitting.fit(stats, schedule, angular, predicted, tabulate.settings(run))
         verdict, layers = summary.summarise(stats, schedule, angular, predicted, fitted, groups)
         staged = stages(schedule, stats.steps, run.steps_per_epoch, run.tokens_per_step)
     last = run.checkpoints[-1]

@@ -60,6 +60,7 @@ def test_json_is_one_document():
     [
         ("ls", {"checkpoints", "settings", "findings"}),
         ("groups", {"source", "parameters", "groups", "translations", "findings"}),
+        ("schedule", {"clocks", "schedule", "findings"}),
     ],
 )
 def test_sisters_speak_json_too(command, keys):

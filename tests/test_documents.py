@@ -72,3 +72,23 @@ def test_the_table_of_readme_is_what_the_command_prints():
     words = [set(re.findall(r"[^\W\d][^\s\d]*", text)) for text in (shown, done.stdout)]
     assert words[0] == words[1]
     assert "layer2.conv1" in shown
+
+
+def test_the_schedule_of_readme_is_what_the_command_prints(tmp_path):
+    """The two commands shown, and every number of their table to three digits; what is left out follows after it."""
+    (shown,) = blocks("console")
+    wide = {**os.environ, "COLUMNS": "100"}
+    make = [sys.executable, str(ROOT / "sample_runs" / "weights_only.py"), "weights_only"]
+    subprocess.run(make, cwd=tmp_path, check=True)
+    code = "from smd_analyze.cli import main; main(['schedule', 'weights_only', '-q'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=wide, capture_output=True, text=True, check=True
+    )
+    commands_shown = [line for line in shown.splitlines() if line.startswith("$")]
+    assert commands_shown == [
+        "$ python sample_runs/weights_only.py weights_only",
+        "$ smd-analyze schedule weights_only",
+    ]
+    lines = [line.split() for line in shown.splitlines() if not line.startswith("$")]
+    printed = [line.split() for line in done.stdout.splitlines()][: len(lines)]
+    assert [[word[:4] for word in line] for line in lines] == [[word[:4] for word in line] for line in printed]

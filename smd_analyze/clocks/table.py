@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 FEW_ULPS = 2e-6  # decay per step below which elements lose few enough units in the last place for it to show
 MOVING, NO_DECAY, AT_MOST = "moving", "no decay", "at most"
-EXACT = 1e-9  # relative half-width of a rate whose every bit was reproduced
-ENOUGH = 128  # elements with the same factor in an interval: another kernel would do that in one run of a hundred
+CLOSE = 0.01  # ulp: half-width of a rate whose every bit was reproduced
 COLUMNS = (
     "clock", "parameter", "functional", "step_from", "step_to", "decay_per_step", "decay_per_step_low",
     "decay_per_step_high", "kind", "directions", "evidence",
@@ -75,17 +74,14 @@ def _reproduced(replay: Replay, elements: int) -> Row | None:
     with the right bits even where it is not quite the one that acted, so the measured rate keeps its own interval.
 
     As for the factor: a kernel of another kind, whose ηλ happens to lie near a multiple of 2^-24, leaves the same bits
-    in a few elements. Each bounds ηλ to a random place within an ulp, n of them to an ulp/n or so: many are a proof.
+    in a few elements. Each bounds ηλ to a random place within an ulp, n of them to an ulp/n or so.
     """
     rate = replay.rate
-    if replay.form == "factor":
-        half = rate * EXACT
-        if replay.decay < 1.5 * ULP:
-            half = ULP / 2  # every element loses one unit in its last place, whatever the kernel
-        elif elements < ENOUGH:
-            half = max(half, 1.5 * ULP / elements)
-        return _numbers(MOVING, rate, rate - half, rate + half)
-    return None
+    if replay.form != "factor":
+        return None
+    one = replay.decay < 1.5 * ULP  # then every element loses one unit in its last place, whatever the kernel
+    half = ULP / 2 if one else ULP * max(1.5 / elements, CLOSE)
+    return _numbers(MOVING, rate, rate - half, rate + half)
 
 
 def _told(clock: Claimed, i: int, steps: Steps) -> Row | None:

@@ -96,6 +96,11 @@ def resolution(c: Context) -> Check | None:
     return Check(moved > 5 * floor, f"rounding {100 * floor / max(moved, 1e-300):.1g} % of the norms' changes")
 
 
+def clipping(c: Context) -> Check | None:
+    """No clipping: it breaks ‖g‖ ∝ 1/‖w‖, on which the equation of ‖w‖⁴ rests, wherever it acts."""
+    return Check(False, f"gradients clipped: {c.clipping}") if c.clipping and c.regime.power == 4 else None
+
+
 CHECKS: tuple[Callable[[Context], Check | None], ...] = (
     small_decay,
     momentum_number,
@@ -103,6 +108,7 @@ CHECKS: tuple[Callable[[Context], Check | None], ...] = (
     steady,
     uncorrelated,
     resolution,
+    clipping,
 )
 
 

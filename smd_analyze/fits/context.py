@@ -39,6 +39,7 @@ class Context:
 
     `series`: squared norms per unit. `regime`: its schedule, interval by interval. `angles`, `predicted`: its rows of
     the tables `angular_updates` and `predictions`. `dtypes`: types in which the files hold its weights (() if exact).
+    `clipping`: how the recipe clips gradients ("" if it does not say).
     """
 
     group: Group
@@ -47,6 +48,7 @@ class Context:
     angles: Sequence[Row] = ()
     predicted: Sequence[Row] = ()
     dtypes: tuple[str, ...] = ()
+    clipping: str = ""
 
     @property
     def invariant(self) -> bool:

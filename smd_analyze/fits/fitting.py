@@ -23,6 +23,10 @@ from smd_analyze.fits.transient import transient_rows
 from smd_analyze.records.schedule import Schedule
 from smd_analyze.records.statistics import Statistics
 
+CLIPS = (
+    "clipnorm", "global_clipnorm", "clipvalue", "max_grad_norm", "gradient_clip_val", "clip_grad", "clip_grad_norm",
+    "grad_clip", "gradient_clipping",
+)  # fmt: skip
 Family = Callable[[Context], list[Row]]
 QUANTITIES: tuple[Family, ...] = (
     stationarity_rows,
@@ -39,15 +43,17 @@ QUANTITIES: tuple[Family, ...] = (
 
 
 def fit(
-    stats: Statistics, schedule: Schedule, angular_updates: pl.DataFrame, predictions: pl.DataFrame
-) -> pl.DataFrame:
+    stats: Statistics, schedule: Schedule, angular_updates: pl.DataFrame, predictions: pl.DataFrame,
+    settings: pl.DataFrame | None = None,
+) -> pl.DataFrame:  # fmt: skip
     """Estimates of every group: columns group, unit (null: the whole group), quantity, value, low, high, level
     (coverage that the interval claims, null if it claims none), p10, p90 (over the units), method, outcome, advice,
     kind (of the outcome: `outcomes.Kind`), checks (what the row's assumptions were checked by).
 
-    What cannot be told has a null value, an outcome that says why, and an advice.
+    What cannot be told has a null value, an outcome that says why, and an advice. `settings`, the table of that name,
+    tells whether gradients were clipped.
     """
-    rows = [row for c in contexts(stats, schedule, angular_updates, predictions) for row in fit_group(c)]
+    rows = [row for c in contexts(stats, schedule, angular_updates, predictions, settings) for row in fit_group(c)]
     return pl.DataFrame(rows, schema=SCHEMA)
 
 
@@ -57,14 +63,24 @@ def fit_group(c: Context) -> list[Row]:
 
 
 def contexts(
-    stats: Statistics, schedule: Schedule, angular_updates: pl.DataFrame, predictions: pl.DataFrame
-) -> Iterator[Context]:
+    stats: Statistics, schedule: Schedule, angular_updates: pl.DataFrame, predictions: pl.DataFrame,
+    settings: pl.DataFrame | None = None,
+) -> Iterator[Context]:  # fmt: skip
     """What each group's estimates rest on, one group's per-unit series at a time."""
     angles, predicted = _by_group(angular_updates), _by_group(predictions)
-    courses = regimes(stats.groups, stats.steps, schedule)
+    courses, clipped = regimes(stats.groups, stats.steps, schedule), _clipping(settings)
     for g in stats.groups:
         types = tuple(stats.dtypes.get(g.name, ()))
-        yield Context(g, stats.units(g.name), courses[g.name], angles.get(g.name, []), predicted.get(g.name, []), types)
+        rows = angles.get(g.name, []), predicted.get(g.name, [])
+        yield Context(g, stats.units(g.name), courses[g.name], *rows, types, clipped)
+
+
+def _clipping(settings: pl.DataFrame | None) -> str:
+    """`clipnorm 1`, where the recipe clips gradients, else ""."""
+    if settings is None:
+        return ""
+    found = settings.filter(pl.col("name").is_in(CLIPS) & (pl.col("value") > 0)).select("name", "value").unique()
+    return ", ".join(f"{name} {value:g}" for name, value in found.sort("name").iter_rows())
 
 
 def _by_group(table: pl.DataFrame) -> dict[str, list[Row]]:

@@ -19,6 +19,7 @@ SPREAD = 0.3  # of the units' own EI around 0, 10th to 90th percentile
 FEWEST = 5  # intervals that an interval estimate needs
 SPACING = 10  # optimizer steps × (1 − α) that an interval must span
 LEVEL = 0.95
+CORRELATED = 10  # blocks from which their correlation can be told
 EQUIVALENCE = 0.90  # two one-sided tests at 5 % each
 
 
@@ -97,7 +98,11 @@ def blocks(vv: np.ndarray, regime: Regime, start: int) -> Blocks | None:
 
 
 def mean_interval(values: np.ndarray, weight: np.ndarray, level: float) -> tuple[float, float, float]:
-    """Weighted mean over blocks and its t interval; the ends are NaN for fewer than FEWEST blocks."""
+    """Weighted mean over blocks and its t interval; the ends are NaN for fewer than FEWEST blocks.
+
+    Blocks that follow each other alike (lag-1 correlation above 0, from CORRELATED blocks on) count as fewer: the
+    variance grows by (1 + c)/(1 − c), that of the mean of an AR(1) series.
+    """
     from scipy.special import stdtrit  # heavy
 
     good = np.isfinite(values)
@@ -108,6 +113,10 @@ def mean_interval(values: np.ndarray, weight: np.ndarray, level: float) -> tuple
     if m < FEWEST:
         return mean, np.nan, np.nan
     error = np.sqrt((share**2 * (values[good] - mean) ** 2).sum() * m / (m - 1))
+    if m >= CORRELATED:
+        rest = values[good] - mean
+        c = float(np.clip((rest[1:] * rest[:-1]).sum() / max((rest * rest).sum(), 1e-300), 0.0, 0.8))
+        error *= np.sqrt((1 + c) / (1 - c))
     half = float(stdtrit(m - 1, 0.5 * (1 + level)) * error)
     return mean, mean - half, mean + half
 

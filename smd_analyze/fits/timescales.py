@@ -44,6 +44,7 @@ def _intrinsic(c: Context) -> Row:
     value = last_decay(r)
     if np.isfinite(value):
         method = "learning rate × weight decay of the last update" + ("" if r.rate_known else ", from decay clocks")
+        method += ", momentum assumed" if r.momentum_assumed and not r.rate_known else ""
         return c.row(name, value, method=method, kind=str(Kind.ESTIMATED))
     if len(r.uncertain) and r.uncertain[-1]:
         return c.row(name, **UNCERTAIN)
@@ -70,16 +71,19 @@ def _time_left(c: Context) -> Row:
     rate = _last_rate(c)
     if len(r.changes) and r.changes[-1] and not r.gap and not r.no_decay:
         return c.row(name, **MOVES)
+    if r.gap or r.no_decay or c.present < 2 or c.frozen:
+        return _reason(c, name)
     if not level or not norm > 0 or not rate > 0:
-        known = not (r.gap or r.no_decay or c.present < 2 or c.frozen)
-        return c.row(name, **_unknown(c)) if known else _reason(c, name)
+        return c.row(name, **_unknown(c))
     ends = [x for end in ("low", "high") if (x := last.get(f"equilibrium_norm_{end}"))]
     times = [_steps(norm / x, r.power, rate) for x in (level, *ends)]
     between = len(ends) == 2 and min(ends) < norm < max(ends)  # the norm may be right there
     interval = (0.0 if between else min(times), max(times)) if len(ends) == 2 else (None, None)
     basis = "predicted" if last.get("norm_basis") == "theory" else "extrapolated"
     method = f"theory's rate {rate:.3g} per step, from ‖w‖ = {norm / level:.3g} times its {basis} equilibrium, to 10 %"
+    whole = "of the whole layer's norm, not of each unit's; " if c.group.granularity == "unit" else ""
     outcome = "within 10 % of equilibrium" if times[0] == 0 else "if learning rate and gradients stay as they are"
+    outcome = whole + outcome
     kind = Kind.SETTLED if times[0] == 0 else Kind.RELAXING
     return c.row(name, times[0], *interval, level=None, method=method, outcome=outcome, kind=str(kind))
 

@@ -2,8 +2,9 @@ r"""Quantity angle_after_change: measured angular updates in the transient of a 
 
 $$ \frac{\theta_1(t)}{\theta^*} = \frac{1}{\sqrt{1+(q-1)\,2^{-h(t)}}},\qquad q = \frac{\eta^2/x}{\eta'^2/x'} $$
 
-from equilibrium before the change; h half-lives passed since, x decay per step (ηλ, so q = k for η → η/k). A dip to 1/√q for q > 1. Source: Wan et al. 2021,
-arXiv:2006.08419. AdamW up to 12 % off (v̂ lags behind), so its interval is not held against theory.
+from equilibrium before the change; h half-lives passed since, x decay per step (ηλ, so q = k for η → η/k). A dip for
+q > 1. Source: Wan et al. 2021, arXiv:2006.08419. AdamW up to 12 % off (v̂ lags behind), so its interval is not held
+against theory.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import polars as pl
 
 from smd_analyze.decay_formulas import coupled_rate, decoupled_rate
 from smd_analyze.records.clocks import Clocks
+from smd_analyze.records.finding import Finding
 from smd_analyze.records.run import Run
 from smd_analyze.records.schedule import Schedule
 from smd_analyze.schedule.clock_pools import Pool, pools
@@ -29,6 +30,7 @@ COLUMNS = {
     **dict.fromkeys(NUMBERS, pl.Float64), "told_source": pl.String, "read_off": pl.String, "stretch": pl.Int64,
     "shape": pl.String,
 }  # fmt: skip
+CLEAR = 0.05  # relative change of the learning rate that is a jump
 ROUGH = 0.05  # relative standard deviation above which a reading divides no stretches
 NAMED = re.compile(r"clock of (\S+?)(?:[,;:]|\s|$)")
 Row = dict[str, Any]
@@ -52,6 +54,7 @@ def account(run: Run, schedule: Schedule, told: Schedule, clocks: Clocks | pl.Da
     groups = schedule.table.partition_by("parameter_group", maintain_order=True)
     count = ticks_of(schedule.step_unit, None)
     out: list[Row] = []
+    findings: list[Finding] = []
     for table in groups:
         rows = table.to_dicts()
         name = rows[0]["parameter_group"]
@@ -60,12 +63,25 @@ def account(run: Run, schedule: Schedule, told: Schedule, clocks: Clocks | pl.Da
         )
         own = [r for r in read if schedule.parameter_group.get(r.parameter) == name]
         pool = _speaking(rows, pools(own, updates), pools(read, updates) if read else [])
-        new = [_told(row, beside.get((name, row["step_from"], row["step_to"])), bool(count.known)) for row in rows]
-        out += new if pool is None else _read_off(rows, new, pool)
+        said = [beside.get((name, row["step_from"], row["step_to"])) for row in rows]
+        new = [_told(row, one, bool(count.known)) for row, one in zip(rows, said, strict=True)]
+        out += new if pool is None else _read_off(rows, new, pool, _jumps(said), findings)
     added = pl.DataFrame(out, schema=COLUMNS) if out else pl.DataFrame(schema=COLUMNS)
     kept = schedule.table.drop([c for c in COLUMNS if c in schedule.table.columns])
     ordered = pl.concat(groups).select(kept.columns) if groups else kept
-    return replace(schedule, table=pl.concat([ordered, added], how="horizontal"))
+    table = pl.concat([ordered, added], how="horizontal")
+    return replace(schedule, table=table, findings=(*schedule.findings, *findings))
+
+
+def _jumps(said: Sequence[Row | None]) -> list[bool]:
+    """Of each interval, whether files and caller say that the learning rate jumped at its start, and at no other step."""
+    out = [False] * len(said)
+    for i, (before, after) in enumerate(zip(said, said[1:], strict=False), start=1):
+        if before is None or after is None or before["learning_rate_changes"] or after["learning_rate_changes"]:
+            continue
+        old, new = before["learning_rate_last"], after["learning_rate_first"]
+        out[i] = old is not None and new is not None and abs(old - new) > CLEAR * max(old, new)
+    return out
 
 
 def _speaking(rows: Sequence[Row], own: Sequence[Pool], every: Sequence[Pool]) -> Pool | None:
@@ -125,7 +141,22 @@ def _settled_rate(x: float, row: Row) -> float | None:
     return rate if np.isfinite(rate) else None
 
 
-def _read_off(rows: Sequence[Row], new: list[Row], pool: Pool) -> list[Row]:
+def _velocity(row: Row, form: str, step: int, rule: Rule) -> Finding:
+    """The weights tell where the learning rate stands in momentum: something new, or against what the files mean."""
+    kind = "Keras, TensorFlow and Caffe" if form == "inside" else "PyTorch"
+    against = "" if rule.in_velocity is None else ", unlike what the files' framework does"
+    message = (
+        f"the drop of the learning rate around step {step} acts as with the learning rate {form} the velocity, as in "
+        f"{kind}{against}"
+    )
+    severity = "note" if rule.in_velocity is None else "warning"
+    where = f"parameter group {row['parameter_group']}"
+    return Finding("velocity-form", severity, where, message, "rate_in_velocity in --settings run.toml")
+
+
+def _read_off(
+    rows: Sequence[Row], new: list[Row], pool: Pool, jumped: Sequence[bool], findings: list[Finding]
+) -> list[Row]:
     """The columns on what the clocks say."""
     length = np.array([float(_length(row)) for row in rows])
     rate, sd = pool.total / length, (pool.high - pool.low) / (2 * Z95) / length
@@ -142,7 +173,11 @@ def _read_off(rows: Sequence[Row], new: list[Row], pool: Pool) -> list[Row]:
     index = np.flatnonzero(here)
     if not len(index):
         return new
-    course = follow(start[here], stop[here], rate[here], sd[here], Rule.of(rows[0]))
+    known = [n for n, i in enumerate(index) if jumped[i]]
+    rule = Rule.of(rows[0])
+    course = follow(start[here], stop[here], rate[here], sd[here], rule, known)
+    if course.form and rule.in_velocity is not (course.form == "inside"):
+        findings.append(_velocity(rows[0], course.form, int(start[index[course.seen]]), rule))
     number = np.zeros(len(rows), int)
     for n, first in enumerate(course.begins):
         number[index[first] :] = n

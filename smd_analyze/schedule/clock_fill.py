@@ -52,10 +52,11 @@ def fill(rows: Sequence[Row], pool: Pool, updates: Floats, begins: float, assume
     """
     inferred = rows[0]["optimizer"] is None and pool.proves_sgd
     files, files_low, files_high = _files(rows)
-    implied = None if assumed else implied_momentum(pool.total, files)
+    implied = implied_momentum(pool.total, files)
     settled = [_with_optimizer(row, inferred, implied) for row in rows]
     if rows[0]["optimizer"] is None and pool.decoupled:
-        settled = [row | {"decoupled": True} for row in settled]
+        for row in settled:
+            row["decoupled"] = True
     guessed = any(row["momentum_assumed"] for row in settled)
     rule = update_rule(settled)
     decay, low, high = (factor * v for v in sums_of_decay(pool.total, pool.low, pool.high, updates, begins, rule))
@@ -179,7 +180,9 @@ def _levels(decay: Floats, low: Floats, high: Floats, per: Floats) -> tuple[Floa
     It changes in intervals that belong to no stretch, and in the first one after a change between two stretches.
     """
     read = np.flatnonzero(np.isfinite(decay))
-    rate, sd = decay / per, (high - low) / (2 * Z95 * per)
+    rate = decay / per
+    size = float(np.nanmax(rate, initial=0.0)) or 1.0
+    sd = np.clip((high - low) / (2 * Z95 * per), 1e-5 * size, 10 * size)  # weights that sums of them can hold apart
     out, changes = rate.copy(), np.ones(len(rate), bool)
     for a, b in stretches(rate[read], sd[read]):
         inside = read[a:b]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from smd_analyze.decay_formulas import decay_of, fresh_buffer, log_ratios, step_matrices
-from smd_analyze.schedule.drops import LIKELY, Momentum, Reading, changes
+from smd_analyze.schedule.drops import LIKELY, Form, Momentum, Reading, changes, velocity_form
 from smd_analyze.schedule.shape_words import in_words
 from smd_analyze.schedule.shapes import NONE, STEPS, Shape, recognise
 from smd_analyze.schedule.stretches import pooled, stretches
@@ -57,25 +57,36 @@ class Rule:
 
 @dataclass(frozen=True)
 class Course:
-    """`begins`: index of each stretch's first reading. `changes`: index of a reading → step of the jump, low, high."""
+    """`begins`: index of each stretch's first reading. `changes`: index of a reading → step of the jump, low, high.
+
+    `form`: whether the learning rate is inside the velocity, or outside, and `seen` at which reading; "" if not told.
+    """
 
     begins: tuple[int, ...]
     changes: Mapping[int, Dated]
     words: str
+    form: Form = ""
+    seen: int = 0
 
 
-def follow(start: Array, stop: Array, rate: Array, sd: Array, rule: Rule) -> Course:
-    """Stretches, jumps and form of the rates [n] of a clock between steps `start` and `stop`, with their errors."""
+def follow(start: Array, stop: Array, rate: Array, sd: Array, rule: Rule, known: Sequence[int] = ()) -> Course:
+    """Stretches, jumps and form of the rates [n] of a clock between steps `start` and `stop`, with their errors.
+
+    `known`: readings at whose start the learning rate jumped, as files or caller say.
+    """
     rate, sd, alone = without_filling(start, stop, rate, sd, rule)
     found = stretches(rate[alone:], sd[alone:])
     found = [(0, 1)] * alone + [(i + alone, j + alone) for i, j in found]
     shape = _shape(start, stop, rate, sd, rule)
     dated: dict[int, Dated] = {}
+    form, seen = _form(stop - start, rate, sd, found, rule, known)
     if shape.kind in (STEPS, NONE, ""):
         steps = stop - start
         each = [Reading(*reading) for reading in zip(rate.tolist(), sd.tolist(), steps.tolist(), strict=True)]
         whole = [bool(gap) for gap in stop[:-1] == start[1:]]
         jumps = changes(each, whole, found, rule.momentum, 0.0 if shape.kind == STEPS else CLEAR)
+        seen = next((i for i, jump in jumps.items() if jump.form), seen)
+        form = jumps[seen].form or form if seen in jumps else form
         dated = {i: (start[i] + d.step, start[i] + d.low, start[i] + d.high) for i, d in jumps.items()}
     levels = []
     for i, j in found:
@@ -83,7 +94,28 @@ def follow(start: Array, stop: Array, rate: Array, sd: Array, rule: Rule) -> Cou
         x = float(rule.meant(np.array([mean]))[0])
         levels.append((x, error * x / mean if mean else error))
     words = in_words(shape, levels, [j - i for i, j in found], list(dated.values()))
-    return Course(tuple(i for i, _ in found), dated, words)
+    return Course(tuple(i for i, _ in found), dated, words, form, seen)
+
+
+def _form(
+    steps: Array, rate: Array, sd: Array, found: Sequence[tuple[int, int]], rule: Rule, known: Sequence[int]
+) -> tuple[Form, int]:
+    """The form of momentum that a reading right after a known jump tells, between settled stretches on both sides."""
+    if not rule.sure or not rule.alpha:
+        return "", 0
+    for i in known:
+        before = next(((a, b) for a, b in found if a < i <= b), None)
+        after = next(((max(a, i + 1), b) for a, b in found if b > i + 1), None)
+        if before is None or after is None:
+            continue
+        sides = []
+        for a, b in ((before[0], i), after):
+            mean, error = pooled(rate[a:b], sd[a:b], steps[a:b])
+            sides.append(Reading(mean, error, float(steps[a:b].sum())))
+        told = velocity_form(Reading(float(rate[i]), float(sd[i]), float(steps[i])), 0.0, *sides, momentum=rule.alpha)
+        if told:
+            return told, i
+    return "", 0
 
 
 def _shape(start: Array, stop: Array, rate: Array, sd: Array, rule: Rule) -> Shape:

@@ -31,8 +31,6 @@ HELD = 8192  # checkpoints × slices of an axis that are read
 STILL = 1e-6  # 1 − cos below which a slice counts although all others turned as little: a tensor that is unused
 STILL_NARROW = 1e-5
 SPARE = 2  # times as many are read as are listed: some turn out to be nearly dead only
-
-
 KEPT = 64  # elements that are kept however little room there is
 
 
@@ -65,22 +63,22 @@ def screen(history: History) -> Screened:
     """Judge a tensor whose history is complete."""
     subject, vv, dd = history.subject, history.vv, history.dd
     dd[0] = np.nan
+    whole = [candidate for candidate in _whole(history) if candidate.elements >= FEWEST]
     seen = Screened(
         subject,
         vv,
         dd,
-        sums=2 if subject.units else 0,
+        sums=sum(candidate.kind == "sum" for candidate in whole),
         slices=sum(axis.looked_at.size for axis in subject.slices),
-        vectors=0 if subject.units else 1,
+        vectors=sum(candidate.kind == "vector" for candidate in whole),
     )
     why_not = _why_not(vv, dd, subject.numel)
     if why_not:
         return replace(seen, why_not=why_not)
-    found = tuple(c for c in _whole(history) if survives(c))
+    found = tuple(candidate for candidate in whole if survives(candidate))
     claims = tuple(
         claim
         for axis, turns in zip(subject.slices, history.turns, strict=True)
-        if axis.elements >= FEWEST
         for claim in claimed(axis, turns, subject.dtype, vv.size)
     )
     return replace(seen, found=found, claims=claims)
@@ -140,8 +138,6 @@ def thinned(candidate: Candidate, numbers: int) -> Candidate:
 
 def survives(candidate: Candidate) -> bool:
     """Did the vector keep its direction, for what chance gives, between two checkpoints in a row at least?"""
-    if candidate.elements < FEWEST:
-        return False
     turned, strayed = turns_of(candidate)
     return bool(_straight(turned, strayed, candidate.dtype).any())
 

@@ -11,18 +11,16 @@ from smd_analyze.errors import SmdError
 from smd_analyze.records.clocks import Candidate
 from smd_analyze.statistics.numbers import decode
 from smd_analyze.statistics.parallel import in_order
-from smd_analyze.statistics.reading import Files
+from smd_analyze.statistics.reading import Files, is_far
 from smd_analyze.statistics.screening import KEPT, SPARE, Claim, Screened, choose
-from smd_analyze.statistics.sources import Source
+from smd_analyze.statistics.sources import RAW, Source
 from smd_analyze.statistics.subjects import LONGEST
 
 ROOM = 4 << 20  # numbers that the slices that are listed may take together
 AT_ONCE = 2 << 20  # numbers of one tensor that are held at a time
 PIECE = 1 << 20  # bytes of one read
 GAP = 32 * 1024  # bytes of others that are read along rather than read around
-FAR_GAP = 1 << 20
-
-Read = Callable[[int], "np.ndarray | None"]
+FAR_PIECE, FAR_GAP = 4 << 20, 1 << 20  # where each read is a request
 
 
 def second_look(
@@ -94,6 +92,7 @@ def _values(source: Source, files: Files, elements: np.ndarray) -> np.ndarray:
     """Those elements (ascending) of a tensor at every checkpoint [T, elements] float64; NaN where it is missing."""
     values = np.full((len(source.tensors), elements.size), np.nan)
     pieces = list(_pieces(elements, source, files)) if source.raw else []
+    space = np.empty(max((piece.count for piece in pieces), default=0) * RAW.get(source.dtype, 1), np.uint8)
     for t, tensor in enumerate(source.tensors):
         if tensor is None:
             continue
@@ -104,7 +103,7 @@ def _values(source: Source, files: Files, elements: np.ndarray) -> np.ndarray:
                 continue  # the pass has told so
             continue
         for piece in pieces:
-            buffer = np.empty(piece.count * source.item, np.uint8)
+            buffer = space[: piece.count * source.item]
             if not files.read(int(source.files[t]), int(source.offsets[t]) + piece.first * source.item, buffer.data):
                 values[t] = np.nan
                 break
@@ -124,8 +123,8 @@ class _Piece:
 
 def _pieces(elements: np.ndarray, source: Source, files: Files) -> Iterator[_Piece]:
     """Stretches that hold all the wanted elements, without long gaps."""
-    far = any("://" in files.paths[file] for file in source.files[source.files >= 0][:1])
-    gap, most = (FAR_GAP if far else GAP) // source.item, PIECE // source.item
+    far = is_far(files.paths[source.place[0]])
+    gap, most = (FAR_GAP if far else GAP) // source.item, (FAR_PIECE if far else PIECE) // source.item
     begin = 0
     while begin < elements.size:
         end = int(np.searchsorted(elements, elements[begin] + most))

@@ -57,6 +57,8 @@ def measure(
         chunk_bytes: size of the pieces that are read; None chooses it for the device.
         far: reads the files whose paths are URLs.
 
+    `candidates` for decay clocks come from the same pass: sums over and within units, biases and gains. Only slices
+    that kept their direction, as a sample of their elements has it, are read once more.
     A file that cannot be read gives nulls at its checkpoint and a finding; the rest goes on.
     Raises: UsageError if a device is asked for that is not there.
     """

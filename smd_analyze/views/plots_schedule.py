@@ -11,6 +11,7 @@ import polars as pl
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from smd_analyze.errors import CannotWrite
 from smd_analyze.records.report import Report
@@ -128,6 +129,7 @@ def _zeros(ax: Axes, rows: pl.DataFrame, used: Used) -> None:
     middle = 0.5 * (rows["step_from"].to_numpy() + rows["step_to"].to_numpy())
     if ax.get_yscale() != "log":
         most = values(rows, "decay_per_step_high")
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
         marks = ax.errorbar(middle, np.zeros(rows.height), yerr=np.array([np.zeros(rows.height), most]), fmt="o", ms=3,
                             color=MEASURED, lw=1.0, zorder=5)  # fmt: skip
         used.setdefault("no decay, up to", marks.lines[0])

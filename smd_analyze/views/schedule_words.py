@@ -90,7 +90,9 @@ def _none(report: Report) -> str:
         resting = report.clocks.filter(pl.col("kind") == "no decay") if "kind" in report.clocks.columns else None
         if resting is not None and resting.height:
             return f"No weight decay acted on {_names(resting['parameter'].to_list())}."
-        return "The weights say only how much decay there can have been at most: see the clocks."
+        most = number(report.clocks["decay_per_step_high"].max(), 2)
+        names = _names(report.clocks["parameter"].to_list())
+        return f"No decay that fp32 can show acted on {names} (at most {most} per {step_word(report)})."
     if len(report.checkpoints) < 2:
         return "One checkpoint says nothing of learning rate × weight decay: two or more are needed."
     return "Learning rate × weight decay cannot be read off these weights: no decay clock was found."

@@ -60,13 +60,15 @@ def rows_of(report: Report, parameter_group: str) -> list[Row]:
 
 def where(row: Row) -> str:
     """`step 3040 to 8640, learning rate 0.02`."""
-    rate = _rate(row)
+    rate = _rate(row, 4)
     return f"step {row['step_from']} to {row['step_to']}" + (f", learning rate {rate}" if rate else "")
 
 
-def _rate(row: Row) -> str:
+def _rate(row: Row, digits: int) -> str:
     """`0.1`, `0.1…0.02`, or nothing if it is not known."""
-    rates = [f"{row[f'learning_rate_{end}']:.2g}" for end in ("from", "to") if present(row[f"learning_rate_{end}"])]
+    rates = [
+        f"{row[f'learning_rate_{end}']:.{digits}g}" for end in ("from", "to") if present(row[f"learning_rate_{end}"])
+    ]
     return "…".join(dict.fromkeys(rates))
 
 
@@ -167,7 +169,7 @@ def print_stages(report: Report, console: Console) -> None:
 def _cells(row: Row) -> list[str]:
     numbers = [steps(row["time_scale"]), number(row["dip"], 3), steps(row["recovery_steps"])]
     return [
-        str(row["parameter_group"]), f"{row['step_from']}–{row['step_to']}", _rate(row) or MISSING,
+        str(row["parameter_group"]), f"{row['step_from']}–{row['step_to']}", _rate(row, 2) or MISSING,
         number(row["half_lives"], 3), _percent(row["covered"]), _percent(row["share"]), *numbers,
     ]  # fmt: skip
 

@@ -166,3 +166,17 @@ def test_adam_with_l2_shrinks_linearly_by_the_learning_rate():
     slope = (seen[1000] - seen[2000]) / 1000
     assert slope == pytest.approx(float(f.adam_l2_slope(5.0, 1e-4, 0.01, 1e-8)), rel=0.02)
     assert slope == pytest.approx(1e-4, rel=0.02)
+
+
+@pytest.mark.parametrize("x", [1e-7, 3e-7, 1e-6])
+def test_rounding_bias_bounds_what_a_slice_shows(x):
+    """Weights as nn.Linear draws them, w − xw in fp32: the error of the rate stays within the bias, nor far from it."""
+    for seed in range(5):
+        w = np.random.default_rng(seed).uniform(-0.1, 0.1, 500).astype(np.float32)
+        v = w.copy()
+        for _ in range(20):
+            v = (v - np.float64(x) * v).astype(np.float32)
+        seen = -np.log(np.linalg.norm(v.astype(float)) / np.linalg.norm(w.astype(float))) / 20
+        bias = f.rounding_bias(w, seen)
+        assert abs(seen - x) <= bias + 1e-11
+        assert bias < 0.5 * x

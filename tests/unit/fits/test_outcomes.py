@@ -150,3 +150,19 @@ def test_a_norm_that_follows_a_slowly_moving_equilibrium():
     assert layers["state"][0].startswith("norm follows its equilibrium since step ")
     assert quantities(fits)["level"]["outcome"] == "the level moves with the learning rate"
     assert verdict.startswith("1 of 1 scale-invariant weight has a norm that follows its equilibrium")
+
+
+def test_clipping_is_said():
+    g = group(units=8)
+    stats = statistics(STEPS, {g: chain(STEPS, RATES, 8)})
+    settings = pl.DataFrame({"name": ["clipnorm", "learning_rate"], "value": [1.0, 0.1]})
+    rows = quantities(fit(stats, schedule(STEPS, RATES), angles(), predictions(), settings))
+    assert "gradients clipped: clipnorm 1 (!)" in rows["equilibrium_index"]["checks"]
+
+
+def test_coarse_types_are_checked():
+    g = group(units=8)
+    vv = chain(STEPS, RATES, 8)
+    coarse = replace(statistics(STEPS, {g: vv}), dtypes={"conv1": ("bfloat16",)})
+    rows = quantities(fit(coarse, schedule(STEPS, RATES), angles(), predictions()))
+    assert "rounding" in rows["equilibrium_index"]["checks"]

@@ -128,3 +128,25 @@ def test_a_pooled_rate_grows_its_error_with_the_scatter():
     wild = pooled(np.array([1.0, 3.0, -1.0]), np.full(3, 0.1), np.ones(3))
     assert calm == pytest.approx((1.0, 0.1 / np.sqrt(3)))
     assert wild[1] > 10 * calm[1]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_drop_that_the_files_date_tells_the_form_of_momentum(inside):
+    edges = np.arange(0, 2001, 50)
+    x = np.where(np.arange(2000) < 1000, 1e-5, 1e-6)
+    rate = log_ratios(step_matrices(x, 1.0, 0.9, rate_in_velocity=inside), edges)[0] / 50
+    course = follow(edges[:-1], edges[1:], rate, 1e-4 * rate, Rule(0.9, True), known=[20])
+    assert (course.form, course.seen) == ("inside" if inside else "outside", 20)
+    assert follow(edges[:-1], edges[1:], rate, 1e-4 * rate, Rule(0.9, False), known=[20]).form in ("", "inside")
+
+
+def test_a_velocity_that_is_not_the_frameworks_is_a_finding():
+    steps = list(range(0, 2001, 50))
+    x = np.where(np.arange(2000) < 1000, 1e-5, 1e-6)
+    rate = log_ratios(step_matrices(x, 1.0, 0.9, rate_in_velocity=True), steps)[0] / 50
+    found = run(*(checkpoint(t, sgd(0.02 if t < 1000 else 0.002), NAMES) for t in steps))
+    table = clock_table(*ticking("fc.weight", steps, rate))
+    settings = {"weight_decay": 5e-4, "schedule": {"steps": [0, 1000], "learning_rate": [0.02, 0.002]}}
+    files, both = resolve_schedule(found, None, settings), resolve_schedule(found, table, settings)
+    codes = [f.code for f in account(found, both, files, table).findings]
+    assert "velocity-form" in codes

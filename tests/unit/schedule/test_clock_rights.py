@@ -268,6 +268,10 @@ def test_files_without_a_momentum_and_a_clock_tell_it():
     assert column(found, "momentum_assumed") == [False] * 4
     assert column(found, "source")[0].endswith("clock of fc.weight agrees, with momentum 0.95")
     assert codes(found) == []
+    configured = bare(told[:2])
+    bold = resolve_schedule(configured, clock_table(*even("fc.weight", float(coupled_rate(5e-5, 0.8)))))
+    assert column(bold, "optimizer") == ["sgd"] * 4
+    assert column(bold, "momentum") == [0.8] * 4
     odd = resolve_schedule(points, clock_table(*even("fc.weight", 3.7 * float(coupled_rate(5e-5, 0.95)))))
     assert column(odd, "momentum_assumed") == [True] * 4
     assert {"clock-disagrees", "momentum-assumed"} <= set(codes(odd))

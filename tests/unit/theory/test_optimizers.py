@@ -55,7 +55,7 @@ def test_adamw_with_its_second_moments_memory(beta2, norm_error, angle_error):
     level = float(adamw.equilibrium_squared_norm(eta, eta * lam, 0.9, 128, beta2))
     n, chord, *_ = run(
         lambda p: torch.optim.AdamW(p, lr=eta, betas=(0.9, beta2), eps=1e-16, weight_decay=lam),
-        np.sqrt(level), 4000, 1500,
+        np.sqrt(level), 2600, 1000,
     )  # fmt: skip
     assert n == pytest.approx(level, rel=norm_error)
     theory = 2 - 2 * adamw.equilibrium_cosine(eta * lam, 0.9, beta2)
@@ -70,7 +70,7 @@ def test_lion_obeys_the_arcsine_law(betas):
     gamma = lion.autocovariance(*betas)
     # exactly tangent gradients make the norm larger by 1/d
     level = float(decoupled.equilibrium_squared_norm(eta, eta * lam, d, gamma)) * (1 + 1 / d)
-    n, chord, *_ = run(lambda p: Lion(p, eta, betas, lam), np.sqrt(level), 5000, 1500, units=24, elements=d)
+    n, chord, *_ = run(lambda p: Lion(p, eta, betas, lam), np.sqrt(level), 3200, 1200, units=24, elements=d)
     assert n == pytest.approx(level, rel=0.01)
     assert np.sqrt(chord / (2 - 2 * decoupled.equilibrium_cosine(eta * lam, gamma))) == pytest.approx(1, abs=0.006)
     # the identity needs neither zero mean nor equilibrium: only the norm
@@ -139,7 +139,7 @@ def test_adam_with_l2_from_its_own_second_moments(spread, error, angle_error):
     scales = scales / np.sqrt(d)
     make = lambda p: torch.optim.Adam(p, lr=eta, betas=(0.9, 0.99), eps=1e-16, weight_decay=lam)  # noqa: E731
     guess = float(adam_l2.equilibrium_norm(eta, lam, float(scales.sum()) ** 2 / d, d))
-    n, chord, w, optimizer = run(make, guess, 4000 if spread else 3000, 2000, scales=scales)
+    n, chord, w, optimizer = run(make, guess, 3000 if spread else 2500, 1500, scales=scales)
     state = optimizer.state[next(iter(optimizer.state))]
     roots = (state["exp_avg_sq"] / (1 - 0.99 ** int(state["step"]))).sqrt().sum(1)
     size = adam_l2.gradient_from_state((w * w).sum(1).numpy(), roots.numpy(), d)

@@ -53,7 +53,7 @@ def test_lion_from_start_to_equilibrium(toy, statistics, schedule):
     assert "Lion" in table["source"][-1]
     for row in implied(angular_updates(stats, plan)):  # from the first step on, growing or not
         true = true_angle(run, row["step_from"], row["step_to"])
-        assert row["angular_update"] == pytest.approx(true, rel=0.02)
+        assert row["angular_update"] == pytest.approx(true, rel=0.005 if row["step_from"] >= 300 else 0.025)
         assert row["angular_update_low"] < true < row["angular_update_high"]
         assert "from learning rate and norm" in row["note"]
 

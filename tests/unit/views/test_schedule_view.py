@@ -33,7 +33,11 @@ def rows(values, group="0", told=None, change=None, **more):
             "shape": "", "sum_decay": None, "sum_decay_low": None, "sum_decay_high": None,
         }  # fmt: skip
         if value is not None:
-            row |= {"decay_per_step": value, "decay_per_step_low": value * 0.9999, "decay_per_step_high": value * 1.0001}
+            row |= {
+                "decay_per_step": value,
+                "decay_per_step_low": value * 0.9999,
+                "decay_per_step_high": value * 1.0001,
+            }
             sums = {"sum_decay": value * 100, "sum_decay_low": value * 99, "sum_decay_high": value * 101}
             row |= sums
         if told is not None:

@@ -89,8 +89,8 @@ class Context:
         if self.present < 3 or not good.any():
             return False
         spread = np.ptp(np.log(vv[:, good]), axis=0)
-        with np.errstate(invalid="ignore"):
-            turned = np.nanmax(dd[1:, good] / vv[1:, good], axis=0) if np.isfinite(dd[1:, good]).any() else np.zeros(1)
+        moved = dd[1:, good] / vv[1:, good]
+        turned = np.where(np.isfinite(moved), moved, 0.0).max(axis=0)
         coarse = 0.0 if not self.dtypes else max(COARSE.get(t, 0.0) for t in self.dtypes)
         still = max(HELD, 4 * coarse / np.sqrt(max(self.group.numel / max(self.group.units, 1), 1)))
         return bool(np.median(spread) <= still and np.median(turned) > 100 * still)

@@ -64,11 +64,12 @@ def relaxation_rows(c: Context) -> list[Row]:
     y = vv[np.ix_(window.edges, chosen)] ** (window.power // 2)
     best, low, high = (np.exp(x) for x in robust_ratio(y, window, behind(r, vv[:, chosen], window)))
     ratio, bottom, top = (float(np.median(x)) for x in (best, low, high))
-    if not (np.isfinite(bottom + top) and bottom > 0 and top / bottom < WIDE):
+    change = np.isfinite(window.change)
+    told = np.isfinite(bottom + top) and bottom > 0 and top / bottom < WIDE
+    if not told or (not change and not bottom <= 1 <= top):
         return [c.row("relaxation_rate", checks=checks.told(c, checks.steady, checks.uncorrelated), **drift)]
     p10, p90 = np.percentile(best, [10, 90])
     theory = theory_rate(window)
-    change = np.isfinite(window.change)
     where = f"across the learning-rate change at step {window.change:g}" if change else "at a constant learning rate"
     more = {
         "method": METHOD.format(

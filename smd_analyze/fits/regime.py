@@ -65,11 +65,16 @@ class Regime:
 
     @property
     def momentum_number(self) -> float:
-        """A = αηλ/(1−α)², the largest of the run: 0 unless decay passes through the momentum; NaN if unknown."""
+        """A = αηλ/(1−α)², the largest of the last stretch of constant learning rate (of the last half without one).
+
+        0 unless decay passes through the momentum; NaN if unknown.
+        """
         if self.optimizer not in COUPLED or not len(self.decay):
             return 0.0
+        start = self.final_stretch()
+        start = start if start < len(self.decay) else len(self.decay) // 2
         with np.errstate(divide="ignore", invalid="ignore"):
-            number = self.momentum / (1 - self.momentum) * self.decay / self.updates
+            number = (self.momentum / (1 - self.momentum) * self.decay / self.updates)[start:]
         number = number[np.isfinite(number)]
         return float(number.max()) if len(number) else np.nan
 

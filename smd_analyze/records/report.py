@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from smd_analyze.records import display
-from smd_analyze.records.statistics import UnitSeries
+from smd_analyze.records.statistics import UnitSeries, no_table
 
 if TYPE_CHECKING:
     import polars as pl
 
 TABLES = (
     "layers", "checkpoints", "settings", "parameters", "groups", "statistics", "clocks", "schedule",
-    "stages", "angular_updates", "predictions", "fits", "findings",
+    "stages", "lags", "angular_updates", "predictions", "fits", "findings",
 )  # fmt: skip
 
 HEADS = {
@@ -26,13 +26,6 @@ HEADS = {
 INVARIANT = ("invariant", "jointly invariant")
 CLAIMS = ("level", "half_lives")
 """Columns that say nothing of a weight that is not scale-invariant."""
-
-
-def _no_table() -> pl.DataFrame:
-    """A table without rows and columns, of a report that was written before there was such a table."""
-    import polars as pl  # heavy
-
-    return pl.DataFrame()
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,8 @@ class Report:
     predictions: pl.DataFrame
     fits: pl.DataFrame
     findings: pl.DataFrame
-    stages: pl.DataFrame = field(default_factory=_no_table)
+    stages: pl.DataFrame = field(default_factory=no_table)
+    lags: pl.DataFrame = field(default_factory=no_table)
     provenance: Mapping[str, str] = field(default_factory=dict)
     units: Callable[[str], UnitSeries | None] = field(default=lambda _: None, repr=False)
 

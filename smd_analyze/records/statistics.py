@@ -46,6 +46,13 @@ class UnitSeries:
     ss: np.ndarray | None = None
 
 
+def no_table() -> pl.DataFrame:
+    """A table without rows and columns: of what was not measured, or of a report from before there was such a table."""
+    import polars as pl  # heavy
+
+    return pl.DataFrame()
+
+
 @dataclass(frozen=True)
 class Statistics:
     """The `statistics` table, and the per-unit series behind it.
@@ -54,7 +61,8 @@ class Statistics:
     `units(name)` returns the UnitSeries of a group, `device` says where the sums were made. `dtypes`: of each group the
     types in which checkpoints hold its weights (torch's names); groups that are not named are taken as exact.
     `candidates`: directions that may feel no gradient, from which decay clocks are read. `shapes`: of each tensor that a
-    group is made of, as saved.
+    group is made of, as saved. `lags`: angles and retention between checkpoints that are further apart as well, columns
+    group, step_from, step_to, lag, elements, angle, retention.
     """
 
     steps: tuple[int, ...]
@@ -66,3 +74,4 @@ class Statistics:
     dtypes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     candidates: Candidates = field(default_factory=Candidates)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    lags: pl.DataFrame = field(default_factory=no_table)

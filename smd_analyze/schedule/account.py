@@ -74,7 +74,7 @@ def account(run: Run, schedule: Schedule, told: Schedule, clocks: Clocks | pl.Da
 
 
 def _jumps(said: Sequence[Row | None]) -> list[bool]:
-    """Of each interval, whether files and caller say that the learning rate jumped at its start, and at no other step."""
+    """Of each interval, whether files and caller say that the learning rate jumped right at its start."""
     out = [False] * len(said)
     for i, (before, after) in enumerate(zip(said, said[1:], strict=False), start=1):
         if before is None or after is None or before["learning_rate_changes"] or after["learning_rate_changes"]:
@@ -173,7 +173,7 @@ def _read_off(
     index = np.flatnonzero(here)
     if not len(index):
         return new
-    known = [n for n, i in enumerate(index) if jumped[i]]
+    known = [n for n, i in enumerate(index) if jumped[int(i)]]
     rule = Rule.of(rows[0])
     course = follow(start[here], stop[here], rate[here], sd[here], rule, known)
     if course.form and rule.in_velocity is not (course.form == "inside"):

@@ -105,7 +105,7 @@ def _form(
         return "", 0
     for i in known:
         before = next(((a, b) for a, b in found if a < i <= b), None)
-        after = next(((max(a, i + 1), b) for a, b in found if b > i + 1), None)
+        after = next(((max(a, i + 1), b) for a, b in found if b - max(a, i + 1) >= 2), None)  # settled: two and more
         if before is None or after is None:
             continue
         sides = []

@@ -89,10 +89,10 @@ def _step(value: Sequence[float]) -> str:
 
 
 def _plain(value: Sequence[float]) -> str:
-    """Up to four decimals, as many as the interval supports."""
+    """Up to five decimals, as many as the interval supports."""
     wide = max(value[0] - value[1], value[2] - value[0], 1e-12)
-    places = next((n for n in range(5) if 10.0**-n < 2 * wide), 4)
-    return f"{value[0]:.{places}f}±{wide:.1g}" if wide >= 5e-5 else f"{value[0]:.4g}"
+    places = next((n for n in range(6) if 10.0**-n < 2 * wide), 5)
+    return f"{value[0]:.{places}f}±{max(wide, 10.0**-places):.{places}f}" if wide >= 5e-6 else f"{value[0]:.5g}"
 
 
 def _share(value: Value) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from smd_analyze.records.group import Group
 from smd_analyze.records.run import LazyTensor, Run
 from smd_analyze.statistics.looks import Look, look
+from smd_analyze.statistics.sampling import Piece, joined, positions_for, sampled
 from smd_analyze.statistics.segments import Rectangle, rectangles
 from smd_analyze.statistics.sources import RAW, SMALL, Source, Sources, find_sources
 
@@ -48,6 +49,7 @@ class Chunk:
     tensors: for what does not lie raw, the one tensor to ask in each checkpoint; `elements` is then its size.
     first: the first checkpoint that has them, to which angles from the first refer.
     looks: what is kept of them for decay clocks, in `columns` numbers at each checkpoint, and of `turn_slots` slices.
+    pieces: sampled elements, kept to compare far checkpoints; sample: [Q] their places in the chunk.
     """
 
     dtype: str
@@ -63,6 +65,8 @@ class Chunk:
     looks: tuple[Look, ...] = ()
     columns: int = 0
     turn_slots: int = 0
+    pieces: tuple[Piece, ...] = ()
+    sample: np.ndarray = field(default_factory=lambda: joined(()))
 
     @property
     def nbytes(self) -> int:
@@ -117,7 +121,7 @@ def items(plan: Plan) -> Iterator[Item]:
             most = max(4 * FEWEST_STEPS, -(-plan.checkpoints * len(chunks) // FEWEST_ITEMS))
     for chunk in chunks:
         if chunk.spans:
-            steps = min(most, max(FEWEST_STEPS, SUMS // (24 * chunk.slots + 8 * chunk.columns)))
+            steps = min(most, max(FEWEST_STEPS, SUMS // (24 * chunk.slots + 8 * (chunk.columns + chunk.sample.size))))
             count = -(-plan.checkpoints // steps)
             for part in range(count):
                 yield Item(chunk, plan.checkpoints * part // count, plan.checkpoints * (part + 1) // count)
@@ -186,13 +190,13 @@ def _close(now: _Open) -> Chunk:
     first, skip = int(np.argmax(source.files >= 0)), now.begin * source.item
     return Chunk(
         source.dtype, elements, source.files, source.offsets, skip, made.array, tuple(made.spans), made.slots, first,
-        (), tuple(made.looks), made.columns, made.turn_slots,
+        (), tuple(made.looks), made.columns, made.turn_slots, tuple(made.pieces), joined(made.sample),
     )  # fmt: skip
 
 
 @dataclass
 class _Making:
-    """The table, spans and looks of a chunk while pieces are added to it."""
+    """The table, spans, looks and sample of a chunk while pieces are added to it."""
 
     table: list[tuple[int, ...]] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
@@ -200,6 +204,8 @@ class _Making:
     slots: int = 0
     columns: int = 0
     turn_slots: int = 0
+    pieces: list[Piece] = field(default_factory=list)
+    sample: list[np.ndarray] = field(default_factory=list)
 
     @property
     def array(self) -> np.ndarray:
@@ -221,6 +227,11 @@ class _Making:
                 row = (at + r.start, r.rows, r.stride, r.units, r.run, self.slots + r.unit - unit, len(self.spans) - 1)
                 self.table.append(row)
             self.slots += units
+        places = positions_for(source)
+        low, high = sampled(places, begin, end)
+        if high > low:
+            self.pieces.append(Piece(source.parameter, low, high - low, sum(p.count for p in self.pieces)))
+            self.sample.append(places[low:high] - (begin - at))
         if source.look is None:
             return
         if source.whole is None:
@@ -242,5 +253,5 @@ def _generic(source: Source) -> Chunk:
     first = int(np.argmax(there >= 0))
     return Chunk(
         source.dtype, source.numel, there, source.offsets, 0, made.array, tuple(made.spans), made.slots, first,
-        source.tensors, tuple(made.looks), made.columns, made.turn_slots,
+        source.tensors, tuple(made.looks), made.columns, made.turn_slots, tuple(made.pieces), joined(made.sample),
     )  # fmt: skip

@@ -18,10 +18,12 @@ from smd_analyze.statistics import findings, reading, tables
 from smd_analyze.statistics.candidates import candidates
 from smd_analyze.statistics.collecting import collector
 from smd_analyze.statistics.directions import measure_directions
+from smd_analyze.statistics.lags import lags_table
 from smd_analyze.statistics.parallel import in_order
 from smd_analyze.statistics.plan import CHUNK, Item, Plan, items, make_plan
 from smd_analyze.statistics.reading import FAR_READERS, FarFiles, Files, is_far
 from smd_analyze.statistics.saved_types import saved_shapes, saved_types
+from smd_analyze.statistics.samples import samples
 from smd_analyze.statistics.second_look import second_look
 from smd_analyze.statistics.sums import ChunkSums, Scratch, sum_item
 
@@ -68,7 +70,7 @@ def measure(
     usual = DEVICE_CHUNK if place != "cpu" else FAR_CHUNK if distant else CHUNK
     plan = make_plan(run, groups, chunk_bytes or usual)
     workers = max(1, workers, FAR_READERS if distant and place == "cpu" else 1)
-    gather = collector(plan, groups, len(run.checkpoints), store)
+    gather, sampled = collector(plan, groups, len(run.checkpoints), store), samples(plan)
     total = plan.nbytes or 1
     done = 0
     share = 0.6 if any(checkpoint.optimizer_state for checkpoint in run.checkpoints) else 1.0
@@ -77,6 +79,7 @@ def measure(
         tell(0.0, "reading checkpoints (the first run on a machine compiles for some seconds)")
         for result in _results(plan, _summers(place, files, workers)):
             gather.add(result)
+            sampled.add(result)
             done += result.item.chunk.nbytes * (result.item.end - result.item.begin)
             tell(share * min(1.0, done / total), f"measured {done / 1e9:.2f} of {total / 1e9:.2f} GB")
         screened, sources = gather.ledger.screened, plan.found.sources
@@ -99,6 +102,7 @@ def measure(
         dtypes=saved_types(run, groups),
         candidates=candidates(screened, slices, sources, files),
         shapes=saved_shapes(run, groups),
+        lags=lags_table(steps, groups, totals, sampled, spoilt),
     )
 
 

@@ -17,6 +17,7 @@ from smd_analyze.statistics.looking import Looked, Looking
 from smd_analyze.statistics.numbers import decode
 from smd_analyze.statistics.plan import Chunk, Item
 from smd_analyze.statistics.reading import PAGE, Files
+from smd_analyze.statistics.sampling import Sampler, Seen
 
 Fetch = Callable[[int, int], np.ndarray | None]
 NARROW = ("float16", "bfloat16")
@@ -29,7 +30,8 @@ class ChunkSums:
 
     sums: [T, 3, slots] float64, vv, dd, dv of every unit; NaN where the chunk (for dd, dv: or its predecessor) is
     missing. firsts: [T, 2, spans], dd and dv against the first checkpoint. nonfinite: [T, spans] elements.
-    problems: (checkpoint, message) of tensors that could not be read through `read()`. looked: for decay clocks.
+    problems: (checkpoint, message) of tensors that could not be read through `read()`. looked: for decay clocks; seen:
+    sampled elements.
     """
 
     item: Item
@@ -38,6 +40,7 @@ class ChunkSums:
     nonfinite: np.ndarray
     problems: tuple[tuple[int, str], ...] = ()
     looked: Looked | None = None
+    seen: Seen | None = None
 
 
 @dataclass
@@ -83,6 +86,7 @@ def _sum(
     sums = np.empty((steps, 3, chunk.slots))
     firsts = np.empty((steps, 2, len(chunk.spans)))
     looking = Looking(item) if chunk.looks else None
+    sampler = Sampler(chunk.sample, item.begin, item.end, len(chunk.files)) if chunk.pieces else None
     first = before = None
     if chunk.first < item.begin:
         first = fetch(chunk.first, 0)
@@ -116,9 +120,13 @@ def _sum(
                 firsts[row] = np.nan
         if looking:
             looking.see(t, now)
+        if sampler:
+            sampler.see(t, now)
         before = now
     looked = looking.looked() if looking else None
-    return ChunkSums(item, sums, firsts, count_nonfinite(item, sums, fetch), tuple(problems), looked)
+    return ChunkSums(
+        item, sums, firsts, count_nonfinite(item, sums, fetch), tuple(problems), looked, sampler and sampler.seen()
+    )
 
 
 def count_nonfinite(item: Item, sums: np.ndarray, fetch: Fetch) -> np.ndarray:

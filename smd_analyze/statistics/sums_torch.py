@@ -18,6 +18,7 @@ from smd_analyze.statistics.looking import Looked, Looking
 from smd_analyze.statistics.looks_torch import fold
 from smd_analyze.statistics.plan import Chunk, Item
 from smd_analyze.statistics.reading import PAGE, Files
+from smd_analyze.statistics.sampling import Sampler, Seen
 from smd_analyze.statistics.sums import ChunkSums, Scratch, count_nonfinite, fetch_raw, fetch_tensor
 
 BLOCK = 1 << 24  # elements that are made float64 at a time
@@ -69,6 +70,7 @@ def _sum(item: Item, files: Files, mine: Ring) -> ChunkSums:
     sums = torch.zeros((steps, 3, chunk.slots), **double)
     firsts = torch.zeros((steps, 2, len(chunk.spans)), **double)
     looking = _Looking(item, mine.device) if chunk.looks else None
+    sampler = _Sampler(chunk.sample, item.begin, item.end, len(chunk.files)) if chunk.pieces else None
     first = before = None
     if chunk.first < item.begin:
         first = _to_device(chunk, files, mine, problems, chunk.first)
@@ -98,10 +100,34 @@ def _sum(item: Item, files: Files, mine: Ring) -> ChunkSums:
                 firsts[row] = torch.nan
         if looking:
             looking.see_there(t, now)
+        if sampler:
+            sampler.see_there(t, now)
         before = now
     home, home_firsts = sums.cpu().numpy(), firsts.cpu().numpy()
     counts = count_nonfinite(item, home, partial(_again, chunk, files, mine.scratch, problems))
-    return ChunkSums(item, home, home_firsts, counts, tuple(problems), looking.looked_there() if looking else None)
+    looked, seen = looking and looking.looked_there(), sampler and sampler.seen_there()
+    return ChunkSums(item, home, home_firsts, counts, tuple(problems), looked, seen)
+
+
+class _Sampler(Sampler):
+    """The same as on the CPU; the sampled elements stay on the device until all have been seen."""
+
+    def see_there(self, t: int, now: torch.Tensor | None) -> None:
+        """Take in the chunk of checkpoint t on the device; None if it could not be read."""
+        if t not in self.place or now is None:
+            return
+        if not hasattr(self, "there"):
+            kind = torch.float64 if now.dtype == torch.float64 else torch.float32
+            shape = len(self.rows), len(self.index)
+            self.there = torch.full(shape, torch.nan, dtype=kind, device=now.device)
+            self.chosen = torch.from_numpy(self.index).to(now.device)
+        self.there[self.place[t]] = now[self.chosen]
+
+    def seen_there(self) -> Seen:
+        """All of it, at home."""
+        if hasattr(self, "there"):
+            self.values = self.there.cpu().numpy()
+        return self.seen()
 
 
 class _Looking(Looking):

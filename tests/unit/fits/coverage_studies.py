@@ -57,16 +57,19 @@ def rates(name, total=STEPS):
     }[name]
 
 
-def scales(name, layers, units, rng, total=STEPS):
-    """E‖g̃‖² at unit norm of every update [total, layers × units]; correlated: over 200 updates."""
+def scales(name, layers, units, rng, total=STEPS, shared=True):
+    """E‖g̃‖² at unit norm of every update [total, layers × units]; correlated: over 200 updates.
+
+    `shared`: all layers have one correlated path, so that a mean over them is a truth that is conditional on it.
+    """
     t = np.arange(total)[:, None] / total
-    if name == "correlated":  # one path for all layers: the truth is conditional on it
-        path, z = np.empty((total, 1)), float(rng.standard_normal())
-        keep = np.exp(-1 / 200)
+    if name == "correlated":
+        paths = 1 if shared else layers
+        path, z, keep = np.empty((total, paths)), rng.standard_normal(paths), np.exp(-1 / 200)
         for i in range(total):
             path[i] = z
-            z = keep * z + np.sqrt(1 - keep**2) * float(rng.standard_normal())
-        return np.repeat(np.exp(0.3 * path - 0.045), layers * units, axis=1)
+            z = keep * z + np.sqrt(1 - keep**2) * rng.standard_normal(paths)
+        return np.repeat(np.exp(0.3 * path - 0.045), layers * units // paths, axis=1)
     end = {"constant": 1.0, "×1.5": 1.5, "×3": 3.0, "×0.3": 0.3}[name]
     shape = end**t if end < 1 else 1 + (end - 1) * t
     return np.repeat(shape, layers * units, axis=1)
@@ -151,7 +154,7 @@ def index_study(plan, scale, intervals, layers=30, units=16, seed=0, start=1.0):
 def ou_study(scale, intervals, units=300, seed=0, start=10.0):
     """(rate, level) tallies of the Ornstein-Uhlenbeck fit of single units at a constant learning rate."""
     rng = np.random.default_rng(seed)
-    x, size = DECAY / (1 - ALPHA), scales(scale, units, 1, rng)
+    x, size = DECAY / (1 - ALPHA), scales(scale, units, 1, rng, shared=False)
     steps = np.round(np.linspace(0, STEPS, intervals + 1)).astype(int)
     vv = chain(steps, np.full(STEPS, x / SCALE), units, 0.0, scale=size, start=np.sqrt(start), noise=0.7, seed=seed)
     found = ou_ml(steps, vv**2)

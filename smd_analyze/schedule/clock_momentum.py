@@ -1,0 +1,174 @@
+"""Momentum read off the weights: how much decay is missing while the buffer fills, right after training began.
+
+Under heavy ball a clock loses, from an empty buffer on, the decay of α/(1−α) updates less than the settled rate would
+take; under Nesterov α²/(1−α), under plain SGD and SGDW nothing (`decay_formulas.filling_loss` has it exactly). Clocks
+are good to 1e-6, so that α comes to three digits and more. What else could have taken as much away:
+
+- a learning rate that was warmed up within the first interval. It can only add to what is missing, so the reading
+  bounds α from above; that it should make just a value in use is as improbable as `chance` says;
+- a buffer that was not empty: a resumed optimizer whose steps are counted from 0 again. Then less is missing, at most
+  all: "no momentum" may be that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from smd_analyze.decay_formulas import filling_loss, velocity_lag
+from smd_analyze.schedule.clock_readings import Z95, Floats
+from smd_analyze.schedule.stretches import stretches
+
+IN_USE = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.93, 0.937, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995, 0.999)
+"""Momenta that people type."""
+NONE_BELOW = 0.1  # an α that is surely smaller is none
+FLOOR = 3e-6  # relative error of a total at best: fp32 sums of tens of rows
+FITS = 4.0  # standard deviations by which any interval may miss the model
+MATCHES = 3.0  # standard deviations by which a value in use may miss the reading …
+MATCHES_LEAST = 1e-4  # … or so much of 1−α: what the model leaves out
+UNLIKELY = 0.1  # chance of a warm-up giving a value in use from which on it is not believed
+TELLS = 9.0  # difference of χ² that tells one form from the other
+LATEST = 12  # intervals within which the rate must have settled
+
+
+@dataclass(frozen=True)
+class Form:
+    """The best α of one form of momentum with its 95 % interval, χ², and the value in use that it is, or None."""
+
+    nesterov: bool
+    alpha: float
+    low: float
+    high: float
+    chi2: float
+    used: float | None
+
+
+@dataclass(frozen=True)
+class MomentumRead:
+    """What the first intervals tell. `alpha`: the value to take, `fitted` with `low`, `high` what was read, 95 %.
+
+    `sure`: it is one value in use, of one form, and `chance` of a warm-up giving it is small; else `alpha` is the
+    assumption that contradicts the reading least. `missing`: updates' worth of decay that is missing; `until`: interval
+    by whose end the rate has settled.
+    """
+
+    alpha: float
+    nesterov: bool
+    fitted: float
+    low: float
+    high: float
+    sure: bool
+    missing: float
+    chance: float
+    until: int
+
+
+def read_momentum(
+    total: Floats, low: Floats, high: Floats, updates: Floats, begins: float, nesterov: bool | None, usual: float
+) -> MomentumRead | None:
+    """The momentum that the first intervals tell; None where they tell nothing.
+
+    `total`, `low`, `high` [I]: −ln(c'/c) of the clocks with its 95 % interval; `updates` [I] per interval, `begins`
+    before the first. It needs the true start and a learning rate that then stays as it is over two intervals. `nesterov`
+    None: not known. `usual`: the momentum that is assumed where a warm-up may have taken the rest away.
+    """
+    end = _first_level(total, low, high, updates, begins)
+    if end is None:
+        return None
+    first, until = end
+    t, n = total[:first], np.cumsum(updates[:first])
+    sd = np.hypot((high - low)[:first] / (2 * Z95), FLOOR * t)
+    forms = [_fit(t, sd, n, kind) for kind in ((False, True) if nesterov is None else (nesterov,))]
+    known = [f for f in forms if f is not None]
+    if not known:
+        return None
+    settled = float(np.average(t[until:] / updates[until:first], weights=(updates[until:first] / sd[until:]) ** 2))
+    missing = float(n[until - 1] - t[:until].sum() / settled)
+    best = min(known, key=lambda f: f.chi2)
+    if best.high < NONE_BELOW:
+        return MomentumRead(0.0, bool(nesterov), 0.0, 0.0, best.high, True, missing, 0.0, until - 1)
+    likely = [f for f in known if f.chi2 < best.chi2 + TELLS]
+    named = [f for f in likely if f.used is not None]
+    chosen = named[0] if named else likely[0]
+    chance = _chance(chosen, float(n[0]))
+    sure = len(named) == 1 and chance <= UNLIKELY
+    value = chosen.used if sure else min(usual, chosen.alpha)
+    return MomentumRead(
+        float(value or 0.0), chosen.nesterov, chosen.alpha, chosen.low, chosen.high, sure, missing, chance, until - 1
+    )  # fmt: skip
+
+
+def _first_level(
+    total: Floats, low: Floats, high: Floats, updates: Floats, begins: float
+) -> tuple[int, int] | None:  # fmt: skip
+    """(end of the first stretch of one rate, its begin), in intervals from the start of training; None without one."""
+    read = np.isfinite(total) & (total > 0) & (high > low) & (updates > 0)
+    whole = int(np.argmin(np.r_[read, False]))
+    if begins != 0 or whole < 3:
+        return None
+    rate, sd = (total / updates)[1:whole], ((high - low) / (2 * Z95 * updates))[1:whole]
+    for a, b in stretches(rate, sd)[:LATEST]:
+        if b - a >= 2:
+            return b + 1, a + 1
+    return None
+
+
+def _fit(t: Floats, sd: Floats, n: Floats, nesterov: bool) -> Form | None:
+    """α and the settled rate by least squares, α's interval by profile; None where the intervals do not fit.
+
+    Searched on grids of ln(1−α) that close in threefold; for each α the rate is scaled so that the totals are met best.
+    """
+    from scipy.optimize import brentq
+
+    def misfit(alphas: Floats) -> tuple[Floats, Floats]:
+        """(χ², largest miss in standard deviations) of each α."""
+        rate = np.full((len(alphas), 1), t[-1] / (n[-1] - n[-2]))
+        for _ in range(4):  # totals are nearly proportional to the rate
+            model = np.diff(filling_loss(rate, alphas[:, None], np.r_[0.0, n], nesterov), axis=1)
+            with np.errstate(invalid="ignore", over="ignore"):
+                scale = (model * t / sd**2).sum(1) / (model**2 / sd**2).sum(1)
+                rate = rate * scale[:, None]
+        miss = (t - np.diff(filling_loss(rate, alphas[:, None], np.r_[0.0, n], nesterov), axis=1)) / sd
+        miss = np.where(np.isfinite(miss), miss, 1e9)
+        return (miss**2).sum(1), np.abs(miss).max(1)
+
+    log = np.r_[0.0, -np.geomspace(1e-3, 9.0, 120)]  # of 1 − α, up to α = 0.9999
+    least, most = float(log[-1]), 0.0
+    best = 0
+    chi2 = np.zeros(0)
+    for _ in range(5):
+        chi2 = misfit(-np.expm1(log))[0]
+        best = int(np.argmin(chi2))
+        least, most = (float(log[min(best + 1, len(log) - 1)]), float(log[max(best - 1, 0)]))
+        centre = float(log[best])
+        log = np.unique(np.r_[np.linspace(least, most, 41), centre])[::-1]
+    alpha = float(-np.expm1(centre))
+    lowest, worst = (float(v[0]) for v in misfit(np.array([alpha])))
+    if worst > FITS:
+        return None
+    strain = max(1.0, lowest / max(len(t) - 2, 1))
+
+    def excess(value: float) -> float:
+        return float(misfit(np.array([value]))[0][0]) - lowest - Z95**2 * strain
+
+    low, high = 0.0, 0.9999
+    if alpha > 0 and excess(0.0) > 0:
+        low = brentq(excess, 0.0, alpha, xtol=1e-9)
+    if excess(high) > 0:
+        high = brentq(excess, alpha, high, xtol=1e-9)
+    room = max(MATCHES / Z95 * max(high - alpha, alpha - low), MATCHES_LEAST * (1 - alpha))
+    near = [a for a in IN_USE if abs(a - alpha) <= room]
+    return Form(nesterov, alpha, float(low), float(high), lowest, min(near, key=lambda a: abs(a - alpha), default=None))
+
+
+def _chance(form: Form, updates: float) -> float:
+    """Chance that a warm-up within the first interval withholds as much as the value in use does.
+
+    What it withholds is taken as one of the halves between ½ and the interval's length, evenly in its logarithm (a
+    linear warm-up over W updates withholds (W±1)/2), so that a narrower reading than ½ makes it no less probable.
+    """
+    if form.used is None:
+        return 1.0
+    held, low, high = (float(velocity_lag(a, form.nesterov)) for a in (form.used, form.low, form.high))
+    return min(1.0, max(high - low, 0.5) / held / max(np.log(2 * updates), 1.0))

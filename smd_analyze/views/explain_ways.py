@@ -1,0 +1,86 @@
+"""The way to one number: inputs, formula in symbols, the same with numbers, result, and what it rests on; as text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from smd_analyze.views.text import MISSING, interval, number, present
+
+WIDTH = 112
+SAME = 2e-3
+"""Relative difference up to which a result shown with three or four digits is the report's number."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How one number of the report came about.
+
+    `quantity`: the column, or the quantity of `fits`, that it explains. `held`, `low`, `high`: as the report has it.
+    `steps`: the formula in symbols, and with numbers put in. `result`: what these numbers give, worked out anew for
+    display. `within` 0: they give `held` itself; else the form that is shown is an approximation, or that of the layer
+    as a whole where the report summarises units, off by this part of the value at most (`why` says which).
+    """
+
+    quantity: str
+    symbol: str
+    meaning: str
+    held: float | None
+    steps: tuple[str, ...] = ()
+    result: float | None = None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    scale: float = 1.0
+    digits: int = 4
+    within: float = 0.0
+    why: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the result is the report's number, as far as the form that is shown can tell; None without one."""
+        if self.result is None or self.held is None or not present(self.result) or not present(self.held):
+            return None
+        return abs(self.result - self.held) <= max(self.within, SAME) * abs(self.held) + 1e-12
+
+
+def told(way: Way) -> Iterator[str]:
+    """Its lines: the number and what it is; the formula; what the interval rests on, source, caveats."""
+    value = interval(way.held, way.low, way.high, way.scale, way.digits)
+    unit = f" {way.unit}" if way.unit and value != MISSING else ""
+    yield from _wrapped(f"{way.symbol} = {value}{unit}: {way.meaning}", 2, 6)
+    for i, step in enumerate(way.steps):
+        last = i + 1 == len(way.steps)
+        yield from _wrapped(step + (_outcome(way) if last else ""), 6, 8)
+    notes = "; ".join(note for note in way.notes if note)
+    if notes:
+        yield from _wrapped(notes, 6, 8)
+
+
+def _outcome(way: Way) -> str:
+    """`= 4.588`, and why the report's number is another one, if it is."""
+    if way.result is None:
+        return ""
+    found = number(way.result, way.digits, way.scale)
+    equals = f" ≈ {found}" if way.within else f" = {found}"
+    if way.why:
+        return f"{equals} ({way.why})"
+    return equals if way.agrees is not False else f"{equals}, not the report's number"
+
+
+def lines(items: Iterable[Way | str]) -> Iterator[str]:
+    """Ways and plain sentences of a section, indented and wrapped."""
+    for item in items:
+        if isinstance(item, Way):
+            yield from told(item)
+        else:
+            yield from _wrapped(item, 2, 6)
+
+
+def _wrapped(text: str, first: int, rest: int) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=" " * first, subsequent_indent=" " * rest, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip

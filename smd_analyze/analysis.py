@@ -24,6 +24,7 @@ from smd_analyze.fits.mixed import mixed_settings
 from smd_analyze.invariance import grouping
 from smd_analyze.loading import discovery, model_files
 from smd_analyze.loading.files import remote_blocks
+from smd_analyze.loading.untrained import begins_untrained
 from smd_analyze.records.clocks import Clocks
 from smd_analyze.records.group import Group, Groups
 from smd_analyze.records.report import Report
@@ -35,10 +36,11 @@ from smd_analyze.schedule.account import account
 from smd_analyze.schedule.merged import merged
 from smd_analyze.schedule.shrinkage import shrinkage_of
 from smd_analyze.statistics import streaming
+from smd_analyze.statistics.normalizers import normalizers
 from smd_analyze.statistics.saved_types import saved_shapes, saved_types
 from smd_analyze.storage import hdf5
 from smd_analyze.storage.units import open_store
-from smd_analyze.theory import angles, orthogonality, prediction
+from smd_analyze.theory import angles, lags, orthogonality, prediction
 from smd_analyze.theory.stages import stages
 
 STATISTICS, CLOCKS = "statistics", "clocks"
@@ -209,8 +211,9 @@ def analyze(
         else:
             stats, clocks = before
         schedule = resolve_schedule(
-            found, clocks, settings, shrinkage=shrinkage_of(stats) if clocks.table.height else None
-        )
+            found, clocks, settings, shrinkage=shrinkage_of(stats) if clocks.table.height else None,
+            untrained=partial(begins_untrained, found),
+        )  # fmt: skip
         schedule = account(found, schedule, told, clocks)
         tell(0.87, "comparing with theory" if theory else "reading the schedule")
         report = conclude(found, groups, stats, schedule, weights, clocks, theory=theory or output is not None)
@@ -235,6 +238,7 @@ def measured_before(
         before.provenance.get("version") == __version__
         and before.provenance.get("weights") == weights
         and before.clocks.schema == tabulate.CLOCKS
+        and before.lags.schema == lags.SCHEMA
         and before.checkpoints.equals(tabulate.checkpoints(run))
         and before.settings.equals(tabulate.settings(run))
         and before.parameters.equals(tabulate.parameters(groups))
@@ -248,7 +252,7 @@ def measured_before(
     types = saved_types(run, groups.groups)
     stats = Statistics(
         steps, groups.groups, before.statistics, partial(units, before), found, made_on, types,
-        shapes=saved_shapes(run, groups.groups),
+        shapes=saved_shapes(run, groups.groups), lags=before.lags, normalizers=normalizers(run, groups.groups),
     )  # fmt: skip
     told = tabulate.findings_of(before.findings, CLOCKS)
     return stats, Clocks(before.clocks, told, why_none=before.provenance.get(WHY_NO_CLOCK, ""))
@@ -281,11 +285,12 @@ def conclude(
     `weights` names the copy of the weights that `run` was loaded with. Without `theory` these tables are empty.
     """
     verdict = ""
-    layers = angular = predicted = fitted = staged = pl.DataFrame()
+    layers = angular = predicted = fitted = staged = lagged = pl.DataFrame()
     if theory:
         angular = angles.angular_updates(stats, schedule)
         predicted = prediction.predict(stats, schedule)
-        fitted = fitting.fit(stats, schedule, angular, predicted, tabulate.settings(run))
+        lagged = lags.lagged(stats, schedule)
+        fitted = fitting.fit(stats, schedule, angular, predicted, tabulate.settings(run), lagged)
         verdict, layers = summary.summarise(stats, schedule, angular, predicted, fitted, groups)
         staged = stages(schedule, stats.steps, run.steps_per_epoch, run.tokens_per_step)
     last = run.checkpoints[-1]
@@ -300,6 +305,7 @@ def conclude(
         clocks=clocks.table if clocks else pl.DataFrame(schema=tabulate.CLOCKS),
         schedule=schedule.table,
         stages=staged,
+        lags=lagged,
         angular_updates=angular,
         predictions=predicted,
         fits=fitted,

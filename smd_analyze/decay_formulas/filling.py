@@ -27,7 +27,7 @@ def filling_loss(
     x = decay_of(r, a, nesterov)
     z, first = np.exp(-r), x * (1 + a) if nesterov else x
     y = (a * (1 - x) if nesterov else a) / z  # their product is the determinant
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         lost = -np.expm1(-r) - first  # c₁ − z, without the digits that the difference would lose
         b = np.where(a == 0, 0.0, lost / (y - z))
         return n * r - np.log1p(b * ((y / z) ** n - 1))

@@ -39,7 +39,7 @@ class Context:
 
     `series`: squared norms per unit. `regime`: its schedule, interval by interval. `angles`, `predicted`: its rows of
     the tables `angular_updates` and `predictions`. `dtypes`: types in which the files hold its weights (() if exact).
-    `clipping`: how the recipe clips gradients ("" if it does not say).
+    `clipping`: how the recipe clips gradients ("" if it does not say). `lags`: its rows of the table of that name.
     """
 
     group: Group
@@ -49,6 +49,7 @@ class Context:
     predicted: Sequence[Row] = ()
     dtypes: tuple[str, ...] = ()
     clipping: str = ""
+    lags: Sequence[Row] = ()
 
     @property
     def invariant(self) -> bool:

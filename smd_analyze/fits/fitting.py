@@ -12,6 +12,7 @@ import polars as pl
 from smd_analyze.fits.context import SCHEMA, Context, Row
 from smd_analyze.fits.effective import effective_rate_rows
 from smd_analyze.fits.gradient import gradient_scale_rows
+from smd_analyze.fits.lags import lag_rows
 from smd_analyze.fits.level import level_rows
 from smd_analyze.fits.measured import agreement_rows
 from smd_analyze.fits.rates import relaxation_rows
@@ -38,22 +39,25 @@ QUANTITIES: tuple[Family, ...] = (
     effective_rate_rows,
     timescale_rows,
     transient_rows,
+    lag_rows,
 )
 """In the order of the table. A new one is a file with such a function, and a line here."""
 
 
 def fit(
     stats: Statistics, schedule: Schedule, angular_updates: pl.DataFrame, predictions: pl.DataFrame,
-    settings: pl.DataFrame | None = None,
+    settings: pl.DataFrame | None = None, lags: pl.DataFrame | None = None,
 ) -> pl.DataFrame:  # fmt: skip
     """Estimates of every group: columns group, unit (null: the whole group), quantity, value, low, high, level
     (coverage that the interval claims, null if it claims none), p10, p90 (over the units), method, outcome, advice,
     kind (of the outcome: `outcomes.Kind`), checks (what the row's assumptions were checked by).
 
     What cannot be told has a null value, an outcome that says why, and an advice. `settings`, the table of that name,
-    tells whether gradients were clipped.
+    tells whether gradients were clipped; `lags`, too, what far checkpoints are compared by.
     """
-    rows = [row for c in contexts(stats, schedule, angular_updates, predictions, settings) for row in fit_group(c)]
+    rows = [
+        row for c in contexts(stats, schedule, angular_updates, predictions, settings, lags) for row in fit_group(c)
+    ]
     return pl.DataFrame(rows, schema=SCHEMA)
 
 
@@ -64,15 +68,16 @@ def fit_group(c: Context) -> list[Row]:
 
 def contexts(
     stats: Statistics, schedule: Schedule, angular_updates: pl.DataFrame, predictions: pl.DataFrame,
-    settings: pl.DataFrame | None = None,
+    settings: pl.DataFrame | None = None, lags: pl.DataFrame | None = None,
 ) -> Iterator[Context]:  # fmt: skip
     """What each group's estimates rest on, one group's per-unit series at a time."""
     angles, predicted = _by_group(angular_updates), _by_group(predictions)
+    far = _by_group(lags) if lags is not None else {}
     courses, clipped = regimes(stats.groups, stats.steps, schedule), _clipping(settings)
     for g in stats.groups:
         types = tuple(stats.dtypes.get(g.name, ()))
         rows = angles.get(g.name, []), predicted.get(g.name, [])
-        yield Context(g, stats.units(g.name), courses[g.name], *rows, types, clipped)
+        yield Context(g, stats.units(g.name), courses[g.name], *rows, types, clipped, far.get(g.name, []))
 
 
 def _clipping(settings: pl.DataFrame | None) -> str:

@@ -29,6 +29,8 @@ def level_rows(c: Context) -> list[Row]:
     theory = last.get("equilibrium_norm")
     if theory and last.get("norm_basis") == "theory":
         method = "level over the norm that theory predicts"
-        said = Outcome.STATIONARY.said()
+        said = (Outcome.STATIONARY if c.invariant else Outcome.REFERENCE).said()
+        if not c.invariant:
+            low = high = np.nan  # of no theory that holds
         rows.append(c.row("level_ratio", value / theory, low / theory, high / theory, method=method, **said))
     return rows

@@ -1,10 +1,10 @@
 """Quantities relaxation_rate and relaxation_rate_ratio: printed where no drift of the gradient's scale can feign them.
 
 Over a stretch of constant learning rate a drifting scale and a wrong rate look alike, and no test on one layer's norms
-tells them apart once the scale follows no straight line. So a rate is printed in two cases only: across a change of the
-learning rate, where it is identifiable under drift; and over a stretch in which, with theory's rate, the gradient
-scales of the units are steady: there theory's rate and a steady scale hold together, and the interval is that of a fit
-that allows a drift besides. Everything else is "not separable".
+tells them apart once the scale follows no straight line. So a rate with its 95 % is printed across a change of the
+learning rate only, where it is identifiable under drift. Over a stretch in which, with theory's rate, the gradient
+scales of the units are steady, and whose fit holds theory's rate, the fit is shown as consistent with theory: it was
+chosen for that, so it confirms nothing and claims no coverage. Everything else is "not separable".
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from smd_analyze.fits import checks
-from smd_analyze.fits.context import Context, Row
+from smd_analyze.fits.context import LEVEL, Context, Row
 from smd_analyze.fits.drop import fit_ratio
 from smd_analyze.fits.outcomes import Kind, Outcome
 from smd_analyze.fits.regime import Regime
@@ -32,7 +32,8 @@ MANY = 8  # units whose tests together tell a steady scale: one series alone pas
 REJECTED = 0.15  # share of the units whose scale may seem to drift at 5 %
 RIGHT = "theory's rate, if the gradient scale did not jump by more than ×1.8 with the learning rate"
 WRONG = "not theory's rate, or the gradient scale jumped by more than ×1.8 with the learning rate"
-STEADY = "theory's rate, with a steady gradient scale"
+STEADY = "consistent with theory's rate; a disagreement could not be told from a drifting gradient scale"
+CHOSEN = "; shown only where it holds theory's rate with a steady scale: no coverage claimed"
 METHOD = (
     "‖w‖{} {}: rate × ρ, gradient scale L0·exp(bt/T); profile likelihood, "
     "median of {} units and of their 95 % intervals{}"
@@ -73,8 +74,9 @@ def relaxation_rows(c: Context) -> list[Row]:
     where = f"across the learning-rate change at step {window.change:g}" if change else "at a constant learning rate"
     more = {
         "method": METHOD.format(
-            "⁴" if window.power == 4 else "²", where, len(chosen), ", widened for a jump of L" if change else ""
+            "⁴" if window.power == 4 else "²", where, len(chosen), ", widened for a jump of L" if change else CHOSEN
         ),
+        "level": LEVEL if change else None,
         "outcome": WRONG if not bottom <= 1 <= top else RIGHT if change else STEADY,
         "kind": str(Kind.ESTIMATED),
         "checks": checks.told(c, checks.small_decay, checks.momentum_number, checks.spacing),

@@ -18,6 +18,7 @@ from smd_analyze.records.schedule import Schedule
 from smd_analyze.records.statistics import Statistics
 
 Row = dict[str, Any]
+ENDS = ("low", "high")
 TEXT = (
     "group", "role", "status", "evidence", "granularity", "parameter_group", "level_basis", "state", "advice",
 )  # fmt: skip
@@ -95,7 +96,8 @@ def _layer(
     same = ("equilibrium_index", "relaxation_rate", "relaxation_rate_ratio")
     for name, quantity in (("ratio", "agreement"), *((s, s) for s in same)):
         found = fits.get(quantity, {})  # a rate is fitted to invariant weights only, its ratio only where there is one
-        row |= {name: found.get("value"), f"{name}_low": found.get("low"), f"{name}_high": found.get("high")}
+        claims = found.get("level") is not None
+        row |= {name: found.get("value")} | {f"{name}_{end}": found.get(end) if claims else None for end in ENDS}
     if since is not None:  # over a stretch the fits' intervals are narrower than those of its single rows
         if row["implied_low"] is not None:  # where theory's gap is larger than any scatter, rows have no interval
             _narrow(row, "implied", "equilibrium_index", lambda ei: max(0.0, 1 + ei) ** 0.5)

@@ -17,7 +17,7 @@ from smd_analyze.fits import agreement
 from smd_analyze.fits.context import Context, Row
 from smd_analyze.fits.measured import KINDS, MEMORY, measured_rows
 from smd_analyze.fits.outcomes import Kind
-from smd_analyze.fits.regime import Regime
+from smd_analyze.fits.regime import SAME, Regime
 
 JUMP = 1.5  # factor of the level that counts as a change
 OVER = 0.05  # the transient ends where theory is within this of the new equilibrium
@@ -49,7 +49,10 @@ def transient_rows(c: Context) -> list[Row]:
 
 
 def changes(r: Regime) -> list[Change]:
-    """Where the learning rate jumps between constant intervals, at a checkpoint or within one interval."""
+    """Where the learning rate jumps between constant intervals, at a checkpoint or within one interval.
+
+    A jump of the decay alone (of λ, or of a clock against a learning rate that the caller holds constant) is none.
+    """
     found, n = [], len(r.decay)
     for i in range(n - 1):
         if r.changes[i]:
@@ -62,7 +65,7 @@ def changes(r: Regime) -> list[Change]:
         if not (old > 0 and new > 0 and before > 0 and after > 0):
             continue
         ratio = (after / before) / (new / old) ** 2  # of η²/x: whatever rule ties λ to η
-        if max(ratio, 1 / ratio) < JUMP:
+        if max(ratio, 1 / ratio) < JUMP or abs(new - old) <= SAME * old:  # decay alone changed: another transient
             continue
         step = float(r.steps[i + 1])
         if j == i + 2:  # within an interval: where Σ η says
@@ -93,8 +96,10 @@ def _row(c: Context, change: Change, measured: list[Row], theory: dict[int, Row]
     steps: list[int] = []
     for a in measured:
         step, rest = a["step_to"], theory.get(a["step_to"], {}).get("equilibrium_angular_update")
-        part = 1 / np.sqrt(1 + (change.ratio - 1) * 2.0 ** (-pace * (step - 1 - change.step)))
-        if a["steps_covered"] == 1 and start <= step - 1 < change.until and rest and abs(part - 1) > OVER:
+        if a["steps_covered"] != 1 or not start <= step - 1 < change.until or not rest or not np.isfinite(pace):
+            continue
+        part = 1 / np.sqrt(1 + (change.ratio - 1) * 2.0 ** (-pace * (step - 1 - change.step)))  # root of a sum > 0
+        if abs(part - 1) > OVER:
             ratios.append(a["angular_update"] / (part * rest))
             steps.append(step)
     batches = np.cumsum(np.diff(steps, prepend=steps[:1]) >= MEMORY * c.regime.smear)

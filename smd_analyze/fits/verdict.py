@@ -62,11 +62,10 @@ def verdict(states: Sequence[State], checkpoints: int, changes: Sequence[float])
     parts = [f"{len(still)} of {noun} {'has' if len(still) == 1 else 'have'} {stands}"]
     parts += _agreement(still)
     parts += _rest([s for s in invariant if not settled(s[1])])
-    rates = [row["relaxation_rate_ratio"] for _, _, row in invariant if row.get("relaxation_rate_ratio") is not None]
+    ratios = [f.get("relaxation_rate_ratio", {}) for _, f, _ in invariant]
+    rates = [r["value"] for r in ratios if r.get("level") is not None]  # elsewhere the fit confirms nothing
     if rates:
-        found = [f["relaxation_rate_ratio"]["method"] for _, f, _ in invariant if "relaxation_rate_ratio" in f]
-        after = " after the learning-rate change" if all("change" in method for method in found) else ""
-        parts.append(f"relaxation{after} at {_range(rates)} of the predicted rate")
+        parts.append(f"relaxation after the learning-rate change at {_range(rates)} of the predicted rate")
     if 0 < guessed < n:
         parts.append(f"invariance is guessed for {guessed}")
     return "; ".join(parts) + "."

@@ -255,7 +255,9 @@ def _verdicts(module: Module, pair: _Pair) -> Iterator[Verdict]:
             reason = f"{where}; a unit is one number here: only its sign is left"
             yield Verdict(module.weight_name, kind, "dead", reason, "guessed", "", axis, units=units)
         else:
-            yield Verdict(module.weight_name, kind, "invariant", where, "guessed", "unit", axis, units=units)
+            yield Verdict(
+                module.weight_name, kind, "invariant", where, "guessed", "unit", axis, units=units, norm=norm.path
+            )
         if bias:
             yield Verdict(bias, "bias", "dead", f"{norm.path} subtracts the mean", "guessed")
     elif bias:

@@ -114,7 +114,7 @@ def _group(name: str, members: Sequence[Verdict], tensors: Mapping[str, LazyTens
     units = first.units if numel > first.units else 1  # a unit of one number has no direction
     return Group(
         name, parts, first.status, first.granularity, units, numel, parameter_group, first.evidence, first.role,
-        first.reason,
+        first.reason, first.norm, first.eps,
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ class Group:
     `units` is the number of parts that may each be scaled alone (output units, heads, 1 for the whole tensor);
     the norm of unit u is that of its blocks in all members together. A group that is not invariant still has the
     output units as `units`, for the picture. `numel` counts elements. `role`: conv, linear, embedding, norm gain, bias,
-    other.
+    other. `normalizer`: path of the normalization that divides its scale out, `epsilon` what that adds to the variance.
     """
 
     name: str
@@ -47,6 +47,8 @@ class Group:
     evidence: Evidence
     role: str
     reason: str
+    normalizer: str = ""
+    epsilon: float | None = None
 
 
 @dataclass(frozen=True)

@@ -54,15 +54,30 @@ def no_table() -> pl.DataFrame:
 
 
 @dataclass(frozen=True)
+class Normalizer:
+    """The batch normalization behind a group: its `gain` γ and running `variance` [T, units] at every checkpoint.
+
+    `gain_name` is γ's tensor; `epsilon` what is added to the variance, the framework's default if `assumed`.
+    """
+
+    gain_name: str
+    gain: np.ndarray
+    variance: np.ndarray
+    epsilon: float
+    assumed: bool
+
+
+@dataclass(frozen=True)
 class Statistics:
     """The `statistics` table, and the per-unit series behind it.
 
     `table` has the columns group, step, weight_norm, rms_weight, angle, angle_from_first, nonfinite.
     `units(name)` returns the UnitSeries of a group, `device` says where the sums were made. `dtypes`: of each group the
     types in which checkpoints hold its weights (torch's names); groups that are not named are taken as exact.
-    `candidates`: directions that may feel no gradient, from which decay clocks are read. `shapes`: of each tensor that a
-    group is made of, as saved. `lags`: angles and retention between checkpoints that are further apart as well, columns
-    group, step_from, step_to, lag, elements, angle, retention.
+    `candidates`: directions that may feel no gradient, from which decay clocks are read. `shapes`: of each tensor that
+    a group is made of, as saved. `lags`: angles and retention between checkpoints that are further apart as well, with
+    the columns group, step_from, step_to, lag, elements, angle, retention. `normalizers`: of each group the batch
+    normalization behind it, where its numbers are saved.
     """
 
     steps: tuple[int, ...]
@@ -75,3 +90,4 @@ class Statistics:
     candidates: Candidates = field(default_factory=Candidates)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     lags: pl.DataFrame = field(default_factory=no_table)
+    normalizers: Mapping[str, Normalizer] = field(default_factory=dict)

@@ -65,13 +65,15 @@ class Facts:
     """What the decision rests on besides rows and clocks.
 
     `known`: groups whose members the files or the caller tell. `updates` [I], `begins`: optimizer steps per interval
-    and before the first. `shrinkage`: scale-invariant parameter → −½ Δ ln‖w‖² [I], of its median unit.
+    and before the first. `shrinkage`: scale-invariant parameter → −½ Δ ln‖w‖² [I], of its median unit. `untrained`: training
+    surely began at the first checkpoint.
     """
 
     known: frozenset[str]
     updates: Floats
     begins: float
     shrinkage: Shrinkage = field(default_factory=dict)
+    untrained: bool = False
 
 
 def apply_clocks(
@@ -139,7 +141,7 @@ def _split(out: Applied, name: str, parameters: Sequence[str]) -> str:
 
 def _speak(out: Applied, name: str, pool: Pool, facts: Facts, assumed: bool, factor: float = 1.0) -> None:
     """Fill a group from a pool. Assumed: tensors that refute it get no number; if most do, nothing but its own does."""
-    filled = fill(out.rows[name], pool, facts.updates, facts.begins, assumed, factor)
+    filled = fill(out.rows[name], pool, facts.updates, facts.begins, assumed, factor, facts.untrained)
     if assumed:
         tested, guilty = _too_fast(out, name, filled, facts)
         if guilty:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smd_analyze.decay_formulas import decay_of, velocity_lag
+from smd_analyze.decay_formulas import decay_of, filling_loss, velocity_lag
 from smd_analyze.schedule.clock_readings import Floats
 
 FIRST = 1.1  # of the memory to first order: what higher ones may add
 REACH = 5.0  # times 1/(1−α): updates after which the buffer has forgotten
 DROP = 10.0  # factor by which the learning rate may have fallen right before the first of two files
+FILLED = 1e-9  # of an interval's decay: less is not held back
+ROUNDS = 8  # each leaves a share of about lag × rate of the error
 NEAR = 2e-3  # relative: rates that differ by less are one, besides what their intervals allow
 
 
@@ -48,7 +50,8 @@ def sums_of_decay(
     Settled, a clock's rate r gives ηλ by `decay_of`. Under momentum three more things count:
 
     - The first update finds an empty buffer: until it has filled, $lag \cdot r\,\alpha^{s}(1-\alpha^{k})$ of the decay
-      is missing in the k updates after update s = `begins`, lag = α/(1−α), to first order in r.
+      is missing in the k updates after update s = `begins`, lag = α/(1−α), to first order in r; exactly by
+      `filling_loss` where the rate stays.
     - After a change of the learning rate the buffer still holds the old one. With the learning rate inside the velocity
       (or where that is not known) the interval is widened by lag times the difference between neighbouring rates,
       outside by the second order only, lag · r times that. Inside, a jump that surely stands alone is allowed for.
@@ -60,7 +63,7 @@ def sums_of_decay(
     """
     if not np.isfinite(updates).any():
         return rule.share * total, rule.share * low, rule.share * high
-    late = _still_to_come(updates, begins, rule)
+    late, exact = _still_to_come(total, updates, begins, rule)
     count, width = updates - late, (high - low) / updates
     rate = total / count
     before, after = np.r_[np.nan, rate[:-1]], np.r_[rate[1:], np.nan]
@@ -68,7 +71,7 @@ def sums_of_decay(
         before = DROP * rate
     share, jump = _jumps(rate, before, after, width)
     # what the first order leaves out at the start, and some more; and that the first rates were not yet the mean
-    settling = late * (4 * rule.lag * rate**2 + 2 * np.nan_to_num(np.abs(rate - after)))
+    settling = late * (np.where(exact, 0.0, 4 * rule.lag * rate**2) + 2 * np.nan_to_num(np.abs(rate - after)))
     # inside the velocity, where a jump is surely alone, the old rate was held before it and the new one is after
     held = jump & bool(rule.in_velocity) & _long(updates, rule)
     memory = _memory(rate, before, width, updates, held, rule) + np.nan_to_num(settling)
@@ -104,13 +107,26 @@ def _jumps(rate: Floats, before: Floats, after: Floats, width: Floats) -> tuple[
     return share, np.isfinite(share) & calm
 
 
-def _still_to_come(updates: Floats, begins: float, rule: UpdateRule) -> Floats:
-    """Updates' worth of decay that the buffer holds back while it fills, per interval."""
+def _still_to_come(total: Floats, updates: Floats, begins: float, rule: UpdateRule) -> tuple[Floats, np.ndarray]:
+    """(updates' worth of decay that the buffer holds back while it fills, whether it is exact), per interval.
+
+    Exact for a constant rate, found by scaling it until the filling buffer gives the total; else to first order.
+    """
     made = begins + np.concatenate([[0.0], np.cumsum(np.nan_to_num(updates))])
     a = rule.momentum
     # PyTorch's first dampened update is undamped, which about makes up for the empty buffer
     held = np.where(rule.dampening > 0, 0.0, rule.lag)
-    return np.minimum(held * (a ** made[:-1] - a ** made[1:]), 0.9 * updates)
+    late = np.minimum(held * (a ** made[:-1] - a ** made[1:]), 0.9 * updates)
+    filling = late > FILLED * updates
+    if not filling.any():
+        return late, filling
+    rate = total / (updates - late)
+    for _ in range(ROUNDS):
+        lost = filling_loss(rate, a, made[1:], rule.nesterov) - filling_loss(rate, a, made[:-1], rule.nesterov)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rate = rate * total / lost
+    exact = filling & np.isfinite(rate) & (np.abs(lost - total) < FILLED * np.abs(total))
+    return np.where(exact, updates - total / np.where(exact, rate, 1.0), late), exact
 
 
 def _long(updates: Floats, rule: UpdateRule) -> np.ndarray:

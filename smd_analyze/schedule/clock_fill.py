@@ -10,6 +10,7 @@ import numpy as np
 
 from smd_analyze.schedule.clock_causes import implied_momentum, one_ratio
 from smd_analyze.schedule.clock_decay import UpdateRule, sums_of_decay
+from smd_analyze.schedule.clock_momentum import MomentumRead, read_momentum
 from smd_analyze.schedule.clock_pools import ULP, Pool
 from smd_analyze.schedule.clock_readings import Z95, Floats
 from smd_analyze.schedule.decay_rules import USUAL
@@ -28,7 +29,8 @@ class Filled:
 
     `decay`, `low`, `high`: the clocks' Σηλ; `files`: that of files and caller, NaN where unknown. `differs`: the two
     contradict each other, and the clocks' was taken; `used`: it was taken, for whatever reason. `sgd_inferred`,
-    `momentum_assumed`: the group's optimizer and momentum come from the clock's kind, and from nowhere.
+    `momentum_assumed`: the group's optimizer and momentum come from the clock's kind, and from nowhere. `momentum_read`:
+    what the first intervals tell of a momentum that nothing else says.
     """
 
     rows: tuple[dict[str, Any], ...]
@@ -40,20 +42,26 @@ class Filled:
     used: np.ndarray
     sgd_inferred: bool = False
     momentum_assumed: bool = False
+    momentum_read: MomentumRead | None = None
 
 
-def fill(rows: Sequence[Row], pool: Pool, updates: Floats, begins: float, assumed: bool, factor: float = 1.0) -> Filled:
+def fill(
+    rows: Sequence[Row], pool: Pool, updates: Floats, begins: float, assumed: bool, factor: float = 1.0,
+    untrained: bool = False,
+) -> Filled:  # fmt: skip
     """Let a pool of clocks speak for a group: where files and caller leave Σηλ open, or where they contradict it.
 
     Where they agree (intervals overlap, or differ by less than SLACK) the narrower of the two stands; under decoupled
     decay, which a clock measures without any model, it is the clock's if the intervals lie apart: fp32 rounds 1 − ηλ.
     `updates` [I] and `begins`: optimizer steps per interval and before the first one. `assumed`: the pool's tensors are
-    not known to be of this group; `factor` is then the group's λ over theirs, 1 if unknown.
+    not known to be of this group; `factor` is then the group's λ over theirs, 1 if unknown. `untrained`: training surely
+    began at the first checkpoint, with an empty momentum buffer.
     """
     inferred = rows[0]["optimizer"] is None and pool.proves_sgd
     files, files_low, files_high = _files(rows)
     implied = implied_momentum(pool.total, files)
-    settled = [_with_optimizer(row, inferred, implied) for row in rows]
+    begun = None if implied is not None else _momentum(rows[0], pool, updates, begins, inferred)
+    settled = [_with_optimizer(row, inferred, implied, begun, untrained) for row in rows]
     if rows[0]["optimizer"] is None and pool.decoupled:
         for row in settled:
             row["decoupled"] = True
@@ -71,7 +79,8 @@ def fill(rows: Sequence[Row], pool: Pool, updates: Floats, begins: float, assume
     used = read & (~known | differs | apart | narrower)
     if assumed:
         used = read & (~known | differs)
-    words = _words(pool, assumed, inferred, guessed)
+    words = _words(pool, assumed, inferred)
+    words += "; " * bool(told_momentum := _momentum_words(settled, begun, guessed)) + told_momentum
     out = []
     for i, row in enumerate(settled):
         new = dict(row)
@@ -83,7 +92,7 @@ def fill(rows: Sequence[Row], pool: Pool, updates: Floats, begins: float, assume
             new["source"] = _source(row["source"], f"clock of {pool.name} agrees{told}")
         out.append(new)
     _follow(out, rows, decay, low, high, used, differs, updates)
-    return Filled(tuple(out), decay, low, high, files, differs, used, inferred, guessed)
+    return Filled(tuple(out), decay, low, high, files, differs, used, inferred, guessed, begun)
 
 
 def at_rest(rows: Sequence[Row], pool: Pool, updates: Floats) -> Filled:
@@ -117,17 +126,33 @@ def update_rule(rows: Sequence[Row]) -> UpdateRule:
     )  # fmt: skip
 
 
-def _with_optimizer(row: Row, inferred: bool, implied: float | None = None) -> dict[str, Any]:
+def _momentum(row: Row, pool: Pool, updates: Floats, begins: float, inferred: bool) -> MomentumRead | None:
+    """What the first intervals tell of the group's momentum, if decay passes through one that nothing else says."""
+    if row["momentum"] is not None or not (inferred or row["optimizer"] == "sgd"):
+        return None
+    form = row["nesterov"] if row["nesterov"] is None else bool(row["nesterov"])
+    return read_momentum(pool.total, pool.low, pool.high, updates, begins, form, MOMENTUM)
+
+
+def _with_optimizer(
+    row: Row, inferred: bool, implied: float | None = None, begun: MomentumRead | None = None, untrained: bool = False
+) -> dict[str, Any]:
     """The row with SGD where a clock proves its family, and with a momentum where none is known.
 
-    `implied`: the momentum that makes the files' Σηλ and the clock's one.
+    `implied`: the momentum that makes the files' Σηλ and the clock's one. `begun`: the one that the first intervals
+    tell; that there is none is assumed unless the run began `untrained`, since a full buffer shows nothing either.
     """
     new = dict(row)
     if inferred:
         new |= {"optimizer": "sgd", "decoupled": False, "nesterov": bool(row["nesterov"])}
     if new["optimizer"] in SGD_FAMILY and new["momentum"] is None:
-        new |= {"momentum": MOMENTUM if implied is None else implied, "momentum_assumed": implied is None}
         new["dampening"] = new["dampening"] or 0.0
+        if begun is not None:
+            sure = begun.sure and (begun.alpha > 0 or untrained)
+            new |= {"momentum": begun.alpha, "momentum_assumed": not sure}
+            new["nesterov"] = begun.nesterov if begun.sure else new["nesterov"]
+        else:
+            new |= {"momentum": MOMENTUM if implied is None else implied, "momentum_assumed": implied is None}
     return new
 
 
@@ -193,11 +218,19 @@ def _levels(decay: Floats, low: Floats, high: Floats, per: Floats) -> tuple[Floa
     return out, changes
 
 
-def _words(pool: Pool, assumed: bool, inferred: bool, guessed: bool) -> str:
+def _words(pool: Pool, assumed: bool, inferred: bool) -> str:
     parts = [f"clock of {pool.name}" + (", assumed to hold here" if assumed else "")]
-    parts += ["SGD inferred from it"] if inferred else []
-    parts += [f"momentum {MOMENTUM:g} assumed"] if guessed else []
-    return "; ".join(parts)
+    return "; ".join(parts + ["SGD inferred from it"] * inferred)
+
+
+def _momentum_words(rows: Sequence[Row], begun: MomentumRead | None, guessed: bool) -> str:
+    """Where the momentum comes from, "" if files or caller say it."""
+    if guessed:
+        return f"momentum {rows[0]['momentum']:.3g} assumed"
+    if begun is None:
+        return ""
+    name = f"{'Nesterov ' if begun.nesterov else ''}momentum {begun.alpha:g}" if begun.alpha else "no momentum"
+    return f"{name}, read off steps {rows[0]['step_from']} to {rows[begun.until]['step_to']}"
 
 
 def _source(before: str, words: str) -> str:

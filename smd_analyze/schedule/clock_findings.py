@@ -9,10 +9,10 @@ import numpy as np
 from smd_analyze.records.finding import Finding
 from smd_analyze.schedule.clock_apply import Applied, Spoken
 from smd_analyze.schedule.clock_causes import in_words, likely_cause, one_ratio, stale_since
-from smd_analyze.schedule.clock_fill import MOMENTUM
 from smd_analyze.schedule.clock_pools import Pool
 from smd_analyze.schedule.clock_readings import Floats, Reading
 from smd_analyze.schedule.decay_rules import ALIASES
+from smd_analyze.schedule.momentum_findings import momentum_findings
 from smd_analyze.schedule.rows import GroupRows
 from smd_analyze.schedule.rule_fit import Better, better_rule
 
@@ -175,16 +175,11 @@ def _assumptions(applied: Applied) -> list[Finding]:
     inferred = [s for s in applied.spoken if s.filled.sgd_inferred]
     if inferred:
         message = (
-            f"no file says so, but {inferred[0].pool.terms} shrinks without noise, as such a sum does under SGD only "
+            f"no file says so, but {inferred[0].pool.proof} shrinks without noise, as such a sum does under SGD only "
             "(any momentum): SGD is inferred"
         )
         out.append(Finding("optimizer-inferred", "note", f"parameter group {inferred[0].group}", message, OPTIONS))
-    if any(s.filled.momentum_assumed for s in applied.spoken):
-        message = (
-            f"the momentum is not known: {MOMENTUM:g} is assumed. Equilibrium index and half-lives rest on the clock "
-            "alone; angular updates (√((1−α)/(1+α))), Σηλ and levels rest on the assumption"
-        )
-        out.append(Finding("momentum-assumed", "warning", "momentum", message, "--momentum"))
+    out += momentum_findings(applied.spoken)
     unknown = [s for s in applied.spoken if s.filled.rows[0]["optimizer"] is None]
     if unknown:
         if unknown[0].filled.rows[0]["decoupled"]:

@@ -17,30 +17,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from smd_analyze.decay_formulas import filling_loss, velocity_lag
+from smd_analyze.schedule.beginning import Beginning, beginning
 from smd_analyze.schedule.clock_readings import Z95, Floats
-from smd_analyze.schedule.stretches import stretches
 
 IN_USE = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.93, 0.937, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995, 0.999)
 """Momenta that people type."""
-NONE_BELOW = 0.1  # an α that is surely smaller is none
-FLOOR = 3e-6  # relative error of a total at best: fp32 sums of tens of rows
+NONE_BELOW = 0.3  # an α that is surely smaller is none: nobody types one between
 FITS = 4.0  # standard deviations by which any interval may miss the model
 MATCHES = 3.0  # standard deviations by which a value in use may miss the reading …
 MATCHES_LEAST = 1e-4  # … or so much of 1−α: what the model leaves out
 UNLIKELY = 0.1  # chance of a warm-up giving a value in use from which on it is not believed
 TELLS = 9.0  # difference of χ² that tells one form from the other
-LATEST = 12  # intervals within which the rate must have settled
 
 
 @dataclass(frozen=True)
 class Form:
-    """The best α of one form of momentum with its 95 % interval, χ², and the value in use that it is, or None."""
+    """The best α of one form of momentum with its 95 % interval, χ², the settled rate, and the value in use, or None."""
 
     nesterov: bool
     alpha: float
     low: float
     high: float
     chi2: float
+    rate: float
     used: float | None
 
 
@@ -50,7 +49,7 @@ class MomentumRead:
 
     `sure`: it is one value in use, of one form, and `chance` of a warm-up giving it is small; else `alpha` is the
     assumption that contradicts the reading least. `missing`: updates' worth of decay that is missing; `until`: interval
-    by whose end the rate has settled.
+    by whose end the rate has settled. `moving`: the learning rate moved smoothly, and what is missing was extrapolated.
     """
 
     alpha: float
@@ -62,6 +61,7 @@ class MomentumRead:
     missing: float
     chance: float
     until: int
+    moving: bool = False
 
 
 def read_momentum(
@@ -70,60 +70,46 @@ def read_momentum(
     """The momentum that the first intervals tell; None where they tell nothing.
 
     `total`, `low`, `high` [I]: −ln(c'/c) of the clocks with its 95 % interval; `updates` [I] per interval, `begins`
-    before the first. It needs the true start and a learning rate that then stays as it is over two intervals. `nesterov`
-    None: not known. `usual`: the momentum that is assumed where a warm-up may have taken the rest away.
+    before the first. It needs the true start and a learning rate that then stays as it is over two intervals, or moves
+    smoothly. `nesterov` None: not known. `usual`: the momentum that is assumed where a warm-up may have taken the rest away.
     """
-    end = _first_level(total, low, high, updates, begins)
-    if end is None:
+    begun = beginning(total, low, high, updates, begins)
+    if begun is None:
         return None
-    first, until = end
-    t, n = total[:first], np.cumsum(updates[:first])
-    sd = np.hypot((high - low)[:first] / (2 * Z95), FLOOR * t)
-    forms = [_fit(t, sd, n, kind) for kind in ((False, True) if nesterov is None else (nesterov,))]
+    forms = [_fit(begun, kind) for kind in ((False, True) if nesterov is None else (nesterov,))]
     known = [f for f in forms if f is not None]
     if not known:
         return None
-    settled = float(np.average(t[until:] / updates[until:first], weights=(updates[until:first] / sd[until:]) ** 2))
-    missing = float(n[until - 1] - t[:until].sum() / settled)
     best = min(known, key=lambda f: f.chi2)
-    if best.high < NONE_BELOW:
-        return MomentumRead(0.0, bool(nesterov), 0.0, 0.0, best.high, True, missing, 0.0, until - 1)
     likely = [f for f in known if f.chi2 < best.chi2 + TELLS]
     named = [f for f in likely if f.used is not None]
-    chosen = named[0] if named else likely[0]
-    chance = _chance(chosen, float(n[0]))
-    sure = len(named) == 1 and chance <= UNLIKELY
-    value = chosen.used if sure else min(usual, chosen.alpha)
+    chosen = named[0] if named else likely[0]  # heavy ball if both are open: its α shows at first order
+    chance = _chance(chosen, float(begun.updates[0]))
+    if likely[0].low == 0 and likely[0].high < usual:
+        chosen, value, sure = likely[0], 0.0, likely[0].high < NONE_BELOW
+    elif sure := bool(len(named) == 1 and chance <= UNLIKELY):
+        value = float(chosen.used or 0.0)
+    else:
+        value = usual if usual <= chosen.high else chosen.used or chosen.alpha  # a warm-up may have withheld the rest
+    gone = float(begun.total[: begun.until].sum() / chosen.rate)
     return MomentumRead(
-        float(value or 0.0), chosen.nesterov, chosen.alpha, chosen.low, chosen.high, sure, missing, chance, until - 1
+        value, chosen.nesterov and value > 0, chosen.alpha, chosen.low, chosen.high, sure,
+        float(begun.updates[: begun.until].sum()) - gone, chance, begun.until - 1, begun.moving,
     )  # fmt: skip
 
 
-def _first_level(
-    total: Floats, low: Floats, high: Floats, updates: Floats, begins: float
-) -> tuple[int, int] | None:  # fmt: skip
-    """(end of the first stretch of one rate, its begin), in intervals from the start of training; None without one."""
-    read = np.isfinite(total) & (total > 0) & (high > low) & (updates > 0)
-    whole = int(np.argmin(np.r_[read, False]))
-    if begins != 0 or whole < 3:
-        return None
-    rate, sd = (total / updates)[1:whole], ((high - low) / (2 * Z95 * updates))[1:whole]
-    for a, b in stretches(rate, sd)[:LATEST]:
-        if b - a >= 2:
-            return b + 1, a + 1
-    return None
-
-
-def _fit(t: Floats, sd: Floats, n: Floats, nesterov: bool) -> Form | None:
+def _fit(begun: Beginning, nesterov: bool) -> Form | None:
     """α and the settled rate by least squares, α's interval by profile; None where the intervals do not fit.
 
     Searched on grids of ln(1−α) that close in threefold; for each α the rate is scaled so that the totals are met best.
     """
     from scipy.optimize import brentq
 
-    def misfit(alphas: Floats) -> tuple[Floats, Floats]:
-        """(χ², largest miss in standard deviations) of each α."""
-        rate = np.full((len(alphas), 1), t[-1] / (n[-1] - n[-2]))
+    t, sd, n = begun.total, begun.sd, np.cumsum(begun.updates)
+
+    def misfit(alphas: Floats) -> tuple[Floats, Floats, Floats]:
+        """(χ², largest miss in standard deviations, settled rate) of each α."""
+        rate = np.full((len(alphas), 1), t[-1] / begun.updates[-1])
         for _ in range(4):  # totals are nearly proportional to the rate
             model = np.diff(filling_loss(rate, alphas[:, None], np.r_[0.0, n], nesterov), axis=1)
             with np.errstate(invalid="ignore", over="ignore"):
@@ -131,7 +117,7 @@ def _fit(t: Floats, sd: Floats, n: Floats, nesterov: bool) -> Form | None:
                 rate = rate * scale[:, None]
         miss = (t - np.diff(filling_loss(rate, alphas[:, None], np.r_[0.0, n], nesterov), axis=1)) / sd
         miss = np.where(np.isfinite(miss), miss, 1e9)
-        return (miss**2).sum(1), np.abs(miss).max(1)
+        return (miss**2).sum(1), np.abs(miss).max(1), rate[:, 0]
 
     log = np.r_[0.0, -np.geomspace(1e-3, 9.0, 120)]  # of 1 − α, up to α = 0.9999
     least, most = float(log[-1]), 0.0
@@ -143,8 +129,8 @@ def _fit(t: Floats, sd: Floats, n: Floats, nesterov: bool) -> Form | None:
         least, most = (float(log[min(best + 1, len(log) - 1)]), float(log[max(best - 1, 0)]))
         centre = float(log[best])
         log = np.unique(np.r_[np.linspace(least, most, 41), centre])[::-1]
-    alpha = float(-np.expm1(centre))
-    lowest, worst = (float(v[0]) for v in misfit(np.array([alpha])))
+    alpha = max(float(-np.expm1(centre)), 0.0)
+    lowest, worst, rate = (float(v[0]) for v in misfit(np.array([alpha])))
     if worst > FITS:
         return None
     strain = max(1.0, lowest / max(len(t) - 2, 1))
@@ -159,7 +145,8 @@ def _fit(t: Floats, sd: Floats, n: Floats, nesterov: bool) -> Form | None:
         high = brentq(excess, alpha, high, xtol=1e-9)
     room = max(MATCHES / Z95 * max(high - alpha, alpha - low), MATCHES_LEAST * (1 - alpha))
     near = [a for a in IN_USE if abs(a - alpha) <= room]
-    return Form(nesterov, alpha, float(low), float(high), lowest, min(near, key=lambda a: abs(a - alpha), default=None))
+    used = min(near, key=lambda a: abs(a - alpha), default=None)
+    return Form(nesterov, alpha, float(low), float(high), lowest, rate, used)
 
 
 def _chance(form: Form, updates: float) -> float:
@@ -171,4 +158,4 @@ def _chance(form: Form, updates: float) -> float:
     if form.used is None:
         return 1.0
     held, low, high = (float(velocity_lag(a, form.nesterov)) for a in (form.used, form.low, form.high))
-    return min(1.0, max(high - low, 0.5) / held / max(np.log(2 * updates), 1.0))
+    return float(min(1.0, max(high - low, 0.5) / held / max(np.log(2 * updates), 1.0)))

@@ -55,6 +55,11 @@ class Pool:
         """The first member in words: `fc.weight (sum over units)`."""
         return self.members[0].name
 
+    @property
+    def proof(self) -> str:
+        """The first member that moves as it can under the SGD family only, in words."""
+        return next((m.name for m in self.members if m.proves_sgd), self.terms)
+
 
 def pools(readings: Sequence[Reading], updates: Floats) -> list[Pool]:
     """Clocks grouped by agreement, the largest group first. `updates`: optimizer steps per interval, NaN if unknown.

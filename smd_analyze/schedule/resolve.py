@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -36,6 +36,7 @@ def resolve_schedule(
     settings: Mapping[str, Any] | str | Path | None = None,
     *,
     shrinkage: Shrinkage | None = None,
+    untrained: Callable[[], bool] | None = None,
 ) -> Schedule:
     """Learning rate and decay that acted between checkpoints, per parameter group.
 
@@ -46,9 +47,11 @@ def resolve_schedule(
     `decay_rule`, summed update by update.
 
     `clocks` (or their table) win over both for Σηλ of their own tensor and its parameter group, fill what is open
-    elsewhere by assumption, and infer SGD, with an assumed momentum, where no file says anything (`clock_apply`).
+    elsewhere by assumption, and infer SGD, with a momentum that is read off the first intervals or assumed, where no
+    file says anything (`clock_apply`).
     `shrinkage`: scale-invariant parameter → −½ Δ ln‖w‖² over each interval [I], of its median unit; it
-    refutes assumptions under which a tensor would shrink faster than weight decay can.
+    refutes assumptions under which a tensor would shrink faster than weight decay can. `untrained` tells whether
+    training began at the first checkpoint, hence with empty buffers; it is asked only where that matters.
 
     Raises UsageError where `settings` cannot mean anything; gaps and conflicts are findings.
     """
@@ -102,7 +105,8 @@ def resolve_schedule(
         made = np.array([ticks.made(t) for t in steps], np.float64)
         updates = np.diff(made) if ticks.known else np.full(len(steps) - 1, np.nan)
         known_groups = frozenset({*run.parameter_groups, *caller.groups})
-        told_of = Facts(known_groups, updates, float(made[0]), shrinkage or {})
+        fresh = untrained is not None and made[0] == 0 and any(r["momentum"] is None for r in rows) and untrained()
+        told_of = Facts(known_groups, updates, float(made[0]), shrinkage or {}, fresh)
         applied = apply_clocks({name: group.rows for name, group in named.items()}, of_parameter, found, told_of)
         rows = [row | {"parameter_group": name} for name, group in applied.rows.items() for row in group]
         of_parameter = applied.of_parameter

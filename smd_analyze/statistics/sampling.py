@@ -68,7 +68,7 @@ def sampled(places: np.ndarray, begin: int, end: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Seen:
-    """Rows of one worker's portion: `rows` [t] of the kept checkpoints, `values` [t, columns] of them, NaN if missing."""
+    """What a worker kept: of the kept checkpoints number `rows` [t], `values` [t, columns], NaN where missing."""
 
     rows: np.ndarray
     values: np.ndarray

@@ -19,11 +19,12 @@ from smd_analyze.statistics.candidates import candidates
 from smd_analyze.statistics.collecting import collector
 from smd_analyze.statistics.directions import measure_directions
 from smd_analyze.statistics.lags import lags_table
+from smd_analyze.statistics.normalizers import normalizers
 from smd_analyze.statistics.parallel import in_order
 from smd_analyze.statistics.plan import CHUNK, Item, Plan, items, make_plan
 from smd_analyze.statistics.reading import FAR_READERS, FarFiles, Files, is_far
-from smd_analyze.statistics.saved_types import saved_shapes, saved_types
 from smd_analyze.statistics.samples import samples
+from smd_analyze.statistics.saved_types import saved_shapes, saved_types
 from smd_analyze.statistics.second_look import second_look
 from smd_analyze.statistics.sums import ChunkSums, Scratch, sum_item
 
@@ -60,7 +61,8 @@ def measure(
         far: reads the files whose paths are URLs.
 
     `candidates` for decay clocks come from the same pass: sums over and within units, biases and gains. Only slices
-    that kept their direction, as a sample of their elements has it, are read once more.
+    that kept their direction, as a sample of their elements has it, are read once more. `lags` compares checkpoints
+    further apart by a sample of every tensor's elements (statistics/sampling.py), neighbours exactly.
     A file that cannot be read gives nulls at its checkpoint and a finding; the rest goes on.
     Raises: UsageError if a device is asked for that is not there.
     """
@@ -103,6 +105,7 @@ def measure(
         candidates=candidates(screened, slices, sources, files),
         shapes=saved_shapes(run, groups),
         lags=lags_table(steps, groups, totals, sampled, spoilt),
+        normalizers=normalizers(run, groups),
     )
 
 

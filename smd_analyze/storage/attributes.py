@@ -19,6 +19,7 @@ TITLES = {
     "clocks": "one row per decay clock and interval: weight decay read off directions that feel no gradient",
     "schedule": "one row per parameter group and interval: the learning rate and decay that acted",
     "stages": "one row per parameter group and stage between learning-rate changes: could the norm equilibrate at all?",
+    "lags": "one row per group and pair of checkpoints, near and far: angle and retention, beside zero-mean gradients'",
     "angular_updates": "one row per group, interval and method: angle turned by one optimizer step",
     "predictions": "what theory expects of every group at every checkpoint",
     "fits": "one row per group (or unit) and fitted quantity",

@@ -21,7 +21,7 @@ from smd_analyze.storage.units import read_units, write_units
 SCHEMA = 1
 FILE_TYPE = "smd-analyze report"
 MATRICES = ("statistics", "predictions")
-LATER = ("stages",)  # tables that reports of this schema may lack
+LATER = ("stages", "lags")  # tables that reports of this schema may lack
 OWN = ("file_type", "schema_version", "verdict")  # root attributes that are not provenance
 
 

@@ -14,6 +14,7 @@ from smd_analyze.theory.geometry import unit_angle
 from smd_analyze.theory.norms import implied_rows
 from smd_analyze.theory.of_group import courses
 from smd_analyze.theory.rounding import copied, floor_of_update, without_rounding
+from smd_analyze.theory.softening import softenings
 
 ROUNDED = 0.01  # share of θ² from which a correction for rounding is worth a note
 BELOW = "below resolution"
@@ -29,13 +30,13 @@ def angular_updates(stats: Statistics, schedule: Schedule) -> pl.DataFrame:
     optimizer: theory/sgd.py, theory/nesterov.py; more of it in theory/norms.py), of Lion and Muon
     $\eta^2\lVert u\rVert^2/n - (x + \tfrac12 d\ln n/dt)^2$; intervals merged until they cover 5/(1−α) steps. Only the
     first two are independent measurements. All are root mean squares over the group's units.
-    Low and high: 95 % of the scatter over the units (at least 8), for `norms` with the interval of Σηλ and of what the
-    momentum still remembers; null otherwise, and for `norms` where these are no identity for all gradients (Nesterov,
+    Low and high: 95 % of the scatter over the units (at least 8), for `norms` with the interval of Σηλ, of what the
+    momentum still remembers, and of a batch normalization's ε (theory/softening.py); null otherwise, and for `norms` where these are no identity for all gradients (Nesterov,
     AdamW, Muon, weights that are not scale-invariant).
     Angles that the rounding of saved copies hides are null, "below resolution"; somewhat larger ones are corrected.
     `note`: assumptions and cautions in words, "" if there are none. Raises nothing: unknown schedules give no rows.
     """
-    course_of_group = courses(stats, schedule)
+    course_of_group, softening_of = courses(stats, schedule), softenings(stats, schedule)
     parts: list[pl.DataFrame] = []
     for group in stats.groups:
         course = course_of_group(group)
@@ -45,7 +46,8 @@ def angular_updates(stats: Statistics, schedule: Schedule) -> pl.DataFrame:
         types = stats.dtypes.get(group.name, ())
         rows = _buffer(series, course, types)
         if len(stats.steps) > 1:
-            rows = _consecutive(series, course, types) + rows + implied_rows(group, series, course)
+            soft = softening_of(group, series, course)
+            rows = _consecutive(series, course, types) + rows + implied_rows(group, series, course, soft)
         if rows:
             parts.append(frame(group.name, rows))
     return pl.concat(parts) if parts else pl.DataFrame(schema=SCHEMA)

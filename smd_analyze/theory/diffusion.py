@@ -28,7 +28,7 @@ def diffusion(series: UnitSeries, course: Course) -> Diffusion:
     r"""Retention a_k = ⟨w_{t+k}, w_t⟩/‖w_t‖² of every unit with zero-mean gradients, at the real spacing.
 
     It follows the optimizer's own recursion from $a_0 = 1$ and $a_1$, which holds what past updates still do: from the
-    saved momentum (`first_from_buffer`) or from the slope of the norm (`_from_slope`). The layer's cosine is
+    saved momentum (`first_from_buffer`) or from the slope of the norm (`first_from_slope`). The layer's cosine is
     $\sum_u a_{k,u} n_{t,u} / \sqrt{\sum n_t \sum n_{t+k}}$, and
     $E_k = \ln \frac{\sum_u\langle w_{t+k}, w_t\rangle_u}{\sum_u a_{k,u}n_{t,u}}$: above 0 confinement, below 0 drift.
     """
@@ -45,7 +45,7 @@ def diffusion(series: UnitSeries, course: Course) -> Diffusion:
             continue
         first, words[i] = first_from_buffer(series, course, i), "from the saved momentum"
         if first is None:
-            first, words[i] = _from_slope(before, after, k, x, a, law), "from the norm's slope"
+            first, words[i] = first_from_slope(before, after, k, x, a, law), "from the norm's slope"
         kept = float((law.retention(x, a, first, k) * before).sum())
         cosine = kept / sqrt(float(before.sum()) * float(after.sum()))
         if cosine < 1 + 1e-9:  # larger: the norm fell faster than zero-mean gradients allow
@@ -56,7 +56,7 @@ def diffusion(series: UnitSeries, course: Course) -> Diffusion:
     return Diffusion(angle, excess, tuple(words))
 
 
-def _from_slope(before: Floats, after: Floats, k: float, x: float, a: float, law: Law) -> Floats:
+def first_from_slope(before: Floats, after: Floats, k: float, x: float, a: float, law: Law) -> Floats:
     r"""$a_1 = \cos\theta_1 + \tfrac12(1-\zeta)\,d\ln n/dt$ per unit: what past updates must be doing for n to move so.
 
     Quasi-static: the norm changes slowly over the momentum's memory.

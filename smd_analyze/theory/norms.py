@@ -13,16 +13,20 @@ from smd_analyze.theory.autoregression import Floats
 from smd_analyze.theory.course import Course
 from smd_analyze.theory.laws import Law
 from smd_analyze.theory.of_group import INVARIANT, standing
+from smd_analyze.theory.softening import NAMED, Softening
 
 SHORTEST, SETTLED = 5, 10  # in momentum times 1/(1−α): least spacing for `norms`, and the memory of a change
 TRANSIENT = ("learning rate changed within", "begins within")  # how notes on what the momentum remembers begin
 MARGIN = 2.0  # on the error that the momentum's memory makes, which is an estimate itself
+SINGLE = 0.5  # CV of a layer's ‖g̃‖² from step to step; 0.3 to 0.5 in small networks
 SAMPLES = 16  # points of an interval at which a norm that moves is looked at
 NOTABLE = 0.05  # change of ln η per SETTLED momentum times that is worth a note
 
 
-def implied_rows(group: Group, series: UnitSeries, course: Course) -> list[Row]:
-    """Rows of method `norms`, short intervals merged."""
+def implied_rows(
+    group: Group, series: UnitSeries, course: Course, softening: Softening | None = None
+) -> list[Row]:
+    """Rows of method `norms`, short intervals merged. `softening`: what a batch normalization's ε may add."""
     rows, before, ended = [], 0.0, -1
     for start, stop in _merged(series, course):
         law = course.laws[stop]
@@ -43,7 +47,12 @@ def implied_rows(group: Group, series: UnitSeries, course: Course) -> list[Row]:
             noise, down, up = scatter(found.squares), *found.width
             if law.universal and group.status in INVARIANT and np.isfinite([noise, down + up]).any():
                 noise, down, up = (0.0 if np.isnan(v) else v for v in (noise, down, up))
-                ends = (-sqrt(down**2 + noise**2) - memory, sqrt(up**2 + noise**2) + memory)
+                if found.from_slope and not found.remembered:
+                    noise = sqrt(noise**2 + (_end_noise(float(course.momentum[stop])) * square / k) ** 2)
+                least, most = _softened(softening, law, course, start, stop)
+                if max(-least, most) > NAMED * square and softening is not None:
+                    notes.append(f"{softening.words}: θ² between {least / square:+.0%} and {most / square:+.0%} of this")
+                ends = (least - sqrt(down**2 + noise**2) - memory, most + sqrt(up**2 + noise**2) + memory)
                 low, high = (sqrt(max(square + v, 0.0)) for v in ends)
         else:
             notes.append(
@@ -144,6 +153,31 @@ def _from_buffers(series: UnitSeries, course: Course, law: Law, start: int, stop
         change = -rates[0] * series.wu[stop] / series.vv[stop] - first
     alive = (series.vv[start] > 0) & (series.vv[stop] > 0)
     return 2 * a / (1 + a) * change if np.isfinite(change[alive]).all() else None
+
+
+def _end_noise(a: float) -> float:
+    r"""95 % of the noise that the momentum's memory at both ends of a row adds to Σθ², over the row's mean θ².
+
+    $$ 1.96\,\sqrt2\,\frac{2\alpha}{1+\alpha}\,\mathrm{CV}\sqrt{\frac{1-\alpha^2}{1+\alpha^2}
+       \cdot\frac{1}{1-\alpha^2}\cdot\frac{1+\alpha^3}{1-\alpha^3}} $$
+
+    y (see `_memory_error`) is a moving average of θ² with weights α^j; θ² scatters by CV√((1−α²)/(1+α²)) from step to
+    step, correlated as α^{2k}. A layer's units share their mini-batch: this does not shrink with their number.
+    """
+    scattered = SINGLE / sqrt(1 + a * a) * sqrt((1 + a**3) / (1 - a**3))
+    return 1.96 * sqrt(2) * 2 * a / (1 + a) * scattered
+
+
+def _softened(
+    softening: Softening | None, law: Law, course: Course, start: int, stop: int
+) -> tuple[float, float]:
+    """What ε may add to the row's mean θ²: least and most."""
+    if softening is None or law.power != 4:
+        return 0.0, 0.0
+    share = float(law.angle_share(float(course.momentum[stop])))
+    inside, k = slice(start + 1, stop + 1), _length(course, start, stop)
+    least, most = (2 * share * float(v[inside].sum()) / k for v in (softening.least, softening.most))
+    return least if np.isfinite(least) else 0.0, most if np.isfinite(most) else 0.0
 
 
 def _memory_error(course: Course, start: int, stop: int, square: float, before: float) -> float:

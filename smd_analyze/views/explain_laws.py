@@ -14,7 +14,7 @@ from functools import cached_property
 from smd_analyze.views.explain_facts import Row
 from smd_analyze.views.text import given, number, present
 
-SMD, KOSSON = "Wan et al. 2021, arXiv:2006.08419", "Kosson et al. 2023, arXiv:2305.17212"
+SMD, KOSSON = "Wan et al. 2021", "Kosson et al. 2023"
 HEAVY, NESTEROV, SGDW, SGDW_NESTEROV = "heavy ball", "Nesterov", "SGDW", "SGDW with Nesterov momentum"
 ADAMW, ADAM_L2, LION, MUON = "AdamW", "Adam with L2", "Lion", "Muon"
 SOURCES = {
@@ -124,7 +124,7 @@ class Law:
             gain = (1 - a) * ((1 + a) ** 2 + a**4 / (1 - a * a))
             slow = gain if self.coupled else (1 - a) * gain
             form = "√(2ηλ(1−α)[(1+α)² + α⁴/(1−α²)])" if self.coupled else "√(2ηλ(1−α)²[(1+α)² + α⁴/(1−α²)])"
-            lead = f"leading order θ* ≈ {form} = {number(math.sqrt(2 * x * slow), 4, 1e3)}e-3 rad (ηλ = {xs}, α = {num})"
+            lead = f"leading order θ* ≈ {form} = {number(math.sqrt(2 * x * slow), 4, 1e3)} mrad (ηλ = {xs}, α = {num})"
             first = "(1+α)(1−ηλ)" if self.coupled else "1+α−ηλ"
             second = "−α(1−ηλ)"
             exact = (
@@ -142,7 +142,7 @@ class Law:
             own, past = self._adamw(x)
             lead = (
                 f"θ* ≈ √(2ηλ(1−β₁)/(1+β₁)) = √(2×{xs}×(1−{num})/(1+{num})) = "
-                f"{number(math.sqrt(2 * x * (1 - a) / (1 + a)), 4, 1e3)}e-3 rad, the limit β₂ → 1"
+                f"{number(math.sqrt(2 * x * (1 - a) / (1 + a)), 4, 1e3)} mrad, the limit β₂ → 1"
             )
             exact = (
                 f"with β₂ = {given(self.beta2)} (v̂ scatters): arccos(1 − x + x(2−x)P/Γ), x = {xs}, "

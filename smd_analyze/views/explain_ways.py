@@ -8,7 +8,12 @@ from dataclasses import dataclass
 
 from smd_analyze.views.text import MISSING, interval, number, present
 
-WIDTH = 112
+WIDTH = 116
+PAPERS = {
+    "Wan et al. 2021": "arXiv:2006.08419", "Kosson et al. 2023": "arXiv:2305.17212",
+    "Kunin et al. 2021": "arXiv:2012.04728", "Li, Lyu & Arora 2020": "arXiv:2010.02916",
+    "van Laarhoven 2017": "arXiv:1706.05350", "Wang & Aitchison 2024": "arXiv:2405.13698",
+}  # fmt: skip
 SAME = 2e-3
 """Relative difference up to which a result shown with three or four digits is the report's number."""
 
@@ -41,33 +46,31 @@ class Way:
     @property
     def agrees(self) -> bool | None:
         """Whether the result is the report's number, as far as the form that is shown can tell; None without one."""
-        if self.result is None or self.held is None or not present(self.result) or not present(self.held):
+        known = present(self.result) and present(self.held) and present(self.within)
+        if self.result is None or self.held is None or not known:
             return None
         return abs(self.result - self.held) <= max(self.within, SAME) * abs(self.held) + 1e-12
 
 
 def told(way: Way) -> Iterator[str]:
-    """Its lines: the number and what it is; the formula; what the interval rests on, source, caveats."""
+    """Its lines: the number, what it is, what the interval rests on, source and caveats; then the formula."""
     value = interval(way.held, way.low, way.high, way.scale, way.digits)
     unit = f" {way.unit}" if way.unit and value != MISSING else ""
-    yield from _wrapped(f"{way.symbol} = {value}{unit}: {way.meaning}", 2, 6)
+    about = "; ".join(part for part in (way.meaning, *way.notes) if part)
+    yield from _wrapped(f"{way.symbol} = {value}{unit}: {about}", 2, 6)
     for i, step in enumerate(way.steps):
         last = i + 1 == len(way.steps)
         yield from _wrapped(step + (_outcome(way) if last else ""), 6, 8)
-    notes = "; ".join(note for note in way.notes if note)
-    if notes:
-        yield from _wrapped(notes, 6, 8)
 
 
 def _outcome(way: Way) -> str:
-    """`= 4.588`, and why the report's number is another one, if it is."""
-    if way.result is None:
+    """`→ 4.588`, and why the report's number is another one, if it is."""
+    if way.result is None or not present(way.result):
         return ""
-    found = number(way.result, way.digits, way.scale)
-    equals = f" ≈ {found}" if way.within else f" = {found}"
+    found = f" → {'about ' if way.within else ''}{number(way.result, way.digits, way.scale)}"
     if way.why:
-        return f"{equals} ({way.why})"
-    return equals if way.agrees is not False else f"{equals}, not the report's number"
+        return f"{found} ({way.why})"
+    return found if way.agrees is not False else f"{found}, not the report's number"
 
 
 def lines(items: Iterable[Way | str]) -> Iterator[str]:
@@ -77,6 +80,13 @@ def lines(items: Iterable[Way | str]) -> Iterator[str]:
             yield from told(item)
         else:
             yield from _wrapped(item, 2, 6)
+
+
+def papers(text: str) -> Iterator[str]:
+    """Those that a text cites, with where to find them."""
+    cited = [f"{name}, {where}" for name, where in PAPERS.items() if name in text]
+    if cited:
+        yield from _wrapped("Papers: " + "; ".join(cited), 0, 2)
 
 
 def _wrapped(text: str, first: int, rest: int) -> list[str]:

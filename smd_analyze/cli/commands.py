@@ -103,9 +103,9 @@ def analyze(
     else:
         from smd_analyze.views import tables
 
-        tables.print_report(report, tables.console(), verbose=int(verbose))
+        tables.print_report(report, tables.console(), stretches=analysis.stretches(report), verbose=int(verbose))
         if not quiet:
-            tables.print_findings(report.findings, tables.console(stderr=True), verbose=int(verbose))
+            show_findings(report.findings, report.provenance["path"], verbose)
 
 
 @sisters.command("ls")
@@ -138,9 +138,7 @@ def ls(
         return
     tables.print_run(run, tables.console(), verbose=int(verbose))
     if not quiet:
-        tables.print_findings(
-            tabulate.findings({"loading": run.findings}), tables.console(stderr=True), verbose=int(verbose)
-        )
+        show_findings(tabulate.findings({"loading": run.findings}), run.path, verbose)
 
 
 @sisters.command("groups")
@@ -181,7 +179,7 @@ def groups(
     tables.print_groups(found, tables.console(), verbose=int(verbose))
     if not quiet:
         every = tabulate.findings({"loading": run.findings, "invariance": found.findings})
-        tables.print_findings(every, tables.console(stderr=True), verbose=int(verbose))
+        show_findings(every, run.path, verbose)
 
 
 @sisters.command("schedule")
@@ -247,7 +245,16 @@ def schedule(
     print_schedule(report, analysis.stretches(report), tables.console(), verbose=int(verbose))
     if not quiet:
         found = report.findings.filter(report.findings["stage"].is_in(["loading", "clocks", "schedule"]))
-        tables.print_findings(found, tables.console(stderr=True), verbose=int(verbose))
+        show_findings(found, report.provenance["path"], verbose)
+
+
+def show_findings(found: Any, root: str, verbose: bool) -> None:
+    """Findings on stderr, their places as seen from `root`; what the tables say already only if `verbose`."""
+    from smd_analyze.views import tables
+    from smd_analyze.views.basis import TOLD_ABOVE
+
+    console = tables.console(stderr=True)
+    tables.print_findings(found, console, root=root, above=() if verbose else TOLD_ABOVE, verbose=int(verbose))
 
 
 def tell(silent: bool, text: str) -> None:

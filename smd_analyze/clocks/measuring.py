@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -69,12 +70,12 @@ class Measured:
     same: np.ndarray
     alike: bool
 
-    @property
+    @cached_property  # asked for interval by interval
     def rate(self) -> Floats:
         """Decay per recorded step, [I]."""
         return self.fall / self.length
 
-    @property
+    @cached_property
     def error(self) -> Floats:
         """Standard deviation of `rate`, calibrated, [I]."""
         factor = at.SD_FACTOR_SUM if self.candidate.kind == "sum" else at.SD_FACTOR_SLICE
@@ -126,10 +127,12 @@ def _measure(candidates: Sequence[Candidate], steps: Steps, used: np.ndarray) ->
             chance = _length(v[:, 1:] - v[:, :-1]) ** 2 * share
         across = ss[:, 1:] * share * np.sin(angle) ** 2 / chance
         uneven = d / effective if kind != "sum" or coarse else 1.0  # roundings of copies are as uneven as elements
-        # A slice that moves by less than an ulp of its copies turns by chance only: at least two roundings are in it.
-        noise = np.maximum(turn, precision.rounding**2) if precision and coarse and kind != "sum" else turn
-        sd = np.sqrt(2 * noise * uneven / max(d - 1, 1)) + _floor(kind, k * steps.most, precision)
         size = np.sqrt(ss * share / np.stack([c.tensor_vv[used] for c in candidates]))
+        noise = turn
+        if precision and coarse:  # what moves by less than an ulp of its copies turns by chance only: two roundings
+            least = (precision.rounding / size[:, 1:]) ** 2 if kind == "sum" else precision.rounding**2
+            noise = np.maximum(turn, least)
+        sd = np.sqrt(2 * noise * uneven / max(d - 1, 1)) + _floor(kind, k * steps.most, precision)
         alive = np.abs(v).max(axis=2) > at.COLLAPSED
         if kind == "sum":
             alive &= size > at.SPENT

@@ -19,10 +19,12 @@ def why_none(
     lone: Sequence[str],
     checkpoints: int,
     dtypes: Collection[str] = (),
+    grid: str = "",
 ) -> str:
     """What was looked for, and why nothing of it is a clock.
 
-    `lone`: what would be one, had another tensor confirmed it; `dtypes`: types in which weights are saved.
+    `lone`: what would be one, had another tensor confirmed it; `dtypes`: types in which weights are saved; `grid`: that
+    of 16 bits on which their numbers lie nevertheless.
     """
     looked = candidates.looked_at
     if checkpoints < 2:
@@ -31,6 +33,8 @@ def why_none(
     if not kinds:
         return "no direction of the weights was looked at"
     told = [f"no direction surely shrinks by decay alone, of {_listed(kinds)}"]
+    if grid:
+        told.append(f"the weights lie on {grid}'s grid, although they are saved wider")
     if lone:
         why = "with two checkpoints" if checkpoints == 2 else "where all elements are equal"
         told.append(f"{', '.join(lone[:SHOWN])} may, but {why} another tensor must show the same rate")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from smd_analyze.clocks import smoothness
 from smd_analyze.clocks import thresholds as at
 from smd_analyze.clocks.measuring import Measured, Steps
 from smd_analyze.clocks.rule import Claimed
@@ -111,9 +112,9 @@ def _misplaced(clocks: Sequence[Claimed], steps: Steps) -> Order:
     doubtful: list[int] = []
     i = 1
     while i < len(m.fall) - 1:
-        stands = _stands(best, i)
-        odd = stands is not None or _uneven(best, i)
-        if not odd or not all(_same_way(c, best, i) for c in clocks):
+        stands = _stands(best, i) or smoothness.stands(m, i)
+        should = m.rate[i - 1] if _uneven(best, i) else smoothness.uneven(m, i)
+        if (stands is None and should is None) or not all(_same_way(c, best, i) for c in clocks):
             i += 1
             continue
         if stands is not None:
@@ -131,7 +132,7 @@ def _misplaced(clocks: Sequence[Claimed], steps: Steps) -> Order:
         else:
             a, b = steps.numbers[m.first[i]], steps.numbers[m.last[i]]
             text = (
-                f"{best.name} advanced {m.rate[i] / m.rate[i - 1]:.3g} times as far as in equal time before and after: "
+                f"{best.name} advanced {m.rate[i] / should:.3g} times as far as in equal time before and after: "
                 "training was resumed from another state, the learning rate was another one here, or a step is wrong"
             )
             told.append(Finding("clock-jumps", "warning", f"{steps.word}s {a:.0f} to {b:.0f}", text, ""))

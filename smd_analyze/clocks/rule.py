@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,22 +43,26 @@ class Apart:
 
 @dataclass(frozen=True)
 class Judged:
-    """Clocks, slices that never change, slices that disagree, and what no other tensor confirmed, by name."""
+    """Clocks, slices that never change, slices that disagree, and what no other tensor confirmed."""
 
     clocks: tuple[Claimed, ...]
     constant: tuple[Measured, ...] = ()
     odd: tuple[Apart, ...] = ()
-    lone: tuple[str, ...] = ()
+    lone: tuple[Claimed, ...] = ()
 
 
-def judge(measured: Sequence[Measured]) -> Judged:
-    """The rule. A clock must hold in two consecutive intervals; where there is one, two tensors must agree in it."""
+def judge(measured: Sequence[Measured], proved: Sequence[Claimed] = ()) -> Judged:
+    """The rule. A clock must hold in two consecutive intervals; where there is one, two tensors must agree in it.
+
+    `proved`: by other means, so that no other tensor need confirm them.
+    """
     usable = [m for m in measured if m.first.size]
     alone = all((m.present & ~m.same).sum() <= 1 for m in usable)  # copies do not count
     picked = [c for m in usable if (c := _claim(m, 1 if alone else 2)) is not None]
-    believed = _confirmed(picked) if alone else picked
+    sure = {id(c.measured.candidate) for c in proved}
+    believed = _confirmed(picked, sure) if alone else picked
     believed = [c for c in believed if not c.measured.alike or _vouched(c, believed)]
-    lone = [c.name for c in picked if not any(c is b for b in believed)]
+    lone = [c for c in picked if not any(c is b for b in believed)]
     summed = {(c.measured.candidate.parameter, c.measured.candidate.axes) for c in believed if _is_sum(c.measured)}
     kept = [c for c in believed if _is_sum(c.measured) or _place(c.measured) not in summed]
     constant = [m for m in usable if _constant(m) and _place(m) not in summed]
@@ -76,9 +80,13 @@ def _claim(m: Measured, needed: int) -> Claimed | None:
     return None
 
 
-def _confirmed(picked: Sequence[Claimed]) -> list[Claimed]:
-    """Where two checkpoints are all there is: clocks that another tensor's clock confirms."""
-    return [a for a in picked if any(_other(a, b) and _agree_anywhere(a, b) for b in picked)]
+def _confirmed(picked: Sequence[Claimed], sure: Collection[int]) -> list[Claimed]:
+    """Where two checkpoints are all there is: clocks that another tensor's clock confirms, or that are sure anyway."""
+    return [
+        a
+        for a in picked
+        if id(a.measured.candidate) in sure or any(_other(a, b) and _agree_anywhere(a, b) for b in picked)
+    ]
 
 
 def _agree_anywhere(a: Claimed, b: Claimed) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from smd_analyze.clocks import certifying, explaining, lineage, ordering, table
+from smd_analyze.clocks import certifying, explaining, grids, lineage, ordering, table
 from smd_analyze.clocks.differing import differences
 from smd_analyze.clocks.measuring import OPTIMIZER_STEPS, Measured, Steps, measure
 from smd_analyze.clocks.none_found import why_none
@@ -38,6 +39,9 @@ def find_clocks(
     (Kunin et al. 2021, arXiv:2012.04728, for the symmetry). No hyperparameter enters.
     """
     ticks = Steps.of(steps, step_unit)
+    found = grids.true_types(candidates.found)
+    grid = " and ".join(sorted({c.dtype for c in found} - {c.dtype for c in candidates.found}))
+    candidates = replace(candidates, found=found)
     measured, judged = _judged(candidates, ticks)
     foreign = lineage.strangers(judged.clocks, len(steps))
     if foreign:
@@ -50,7 +54,7 @@ def find_clocks(
     certified = certifying.certify(clocks, ticks)
     reasons = explaining.reasons(clocks, translations)
     rows = table.rows(clocks, certified.replays, reasons, ticks)
-    found = (
+    told = (
         *candidates.findings,
         *broken,
         *order.findings,
@@ -61,12 +65,16 @@ def find_clocks(
     )
     backwards = "what feels no gradient grows from checkpoint to checkpoint: the order looks reversed"
     reverse = any(f.code == ordering.REVERSED for f in order.findings)
-    none = "" if rows else backwards if reverse else why_none(candidates, measured, judged.lone, len(steps), dtypes)
-    return Clocks(table.frame([*rows, *table.constant_rows(judged, ticks)]), found, candidates.looked_at, none)
+    none = "" if rows else backwards if reverse else why_none(
+        candidates, measured, [c.name for c in judged.lone], len(steps), dtypes, grid
+    )  # fmt: skip
+    return Clocks(table.frame([*rows, *table.constant_rows(judged, ticks)]), told, candidates.looked_at, none)
 
 
 def _judged(candidates: Candidates, steps: Steps, without: Sequence[int] = ()) -> tuple[list[Measured], Judged]:
     """The candidates compared from checkpoint to checkpoint, and what is a clock of them."""
     used = np.setdiff1d(np.arange(len(steps.numbers)), without)
     measured = measure(candidates.found, steps, used) if len(used) > 1 else []
-    return measured, judge(measured)
+    judged = judge(measured)
+    proved = certifying.proved(judged.lone, steps) if judged.lone else []
+    return measured, judge(measured, proved) if proved else judged

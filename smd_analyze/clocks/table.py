@@ -88,7 +88,7 @@ def _told(clock: Claimed, i: int, steps: Steps) -> Row | None:
     """Rate and interval by kind; None where a clock runs backwards, which is a finding and no rate."""
     m = clock.measured
     rate = float(m.rate[i])
-    half = at.NORMAL_95 * float(m.error[i]) + _bias(m, i, rate) * steps.most
+    half = at.within_95(m.candidate.values.shape[1] - 1) * float(m.error[i]) + _bias(m, i, rate) * steps.most
     low, high = rate - half, rate + half
     if m.rests[i] and not clock.moving and high < at.NO_DECAY * steps.least:
         return _numbers(NO_DECAY, rate, low, high)

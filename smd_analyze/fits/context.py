@@ -77,7 +77,7 @@ class Context:
     def stationarity(self) -> index.Stationarity | None:
         """Summary of the equilibrium index, or None where there is none."""
         r = self.regime
-        if r.gap or r.no_decay or len(self.series.vv) < 2 or self.frozen:
+        if (r.gap and not r.decay_alone) or r.no_decay or len(self.series.vv) < 2 or self.frozen:
             return None
         found = index.blocks(self.series.vv, r, self.start)
         return None if found is None else index.stationarity(found, self.moving)

@@ -12,6 +12,7 @@ from smd_analyze.fits.windows import Window
 
 NAME = "drift_fraction"
 SMALL = 0.25  # of x_e k: beyond, decay bends the curve too much
+TURNED = 0.6  # rad: beyond, a straight way is too far around the sphere
 FEWEST_LAGS = 3
 FEWEST_BLOCKS = 4
 STRAIGHT = 0.15  # of θ²: what the two terms may miss at any lag
@@ -30,64 +31,66 @@ def drift_row(c: Context, found: Sequence[Window]) -> Row:
         return c.row(NAME, outcome="reference only: not scale-invariant", kind=str(Kind.NOT_APPLICABLE))
     if c.moving:
         return c.row(NAME, outcome="the learning rate changes throughout", kind=str(Kind.TOO_FEW), advice=ADVICE)
-    decay = float(r.decay[-1] / r.updates[-1])
-    long = [p for p in found if p.steps >= SPACING * r.smear and p.steps * decay <= SMALL]
+    decay = float(np.nan_to_num(r.decay[c.start :] / r.updates[c.start :]).max(initial=0.0))
+    short = [p for p in found if p.steps * decay <= SMALL and p.angle <= TURNED]
+    long = [p for p in short if p.steps >= SPACING * r.smear]
     blocks = _blocks(long)
     if blocks is None:
-        words = (
-            "decay turns too much between checkpoints: x_e k above 0.25" if len(long) < len(found) and not long
-            else f"too few checkpoints for {FEWEST_LAGS} lags in {FEWEST_BLOCKS} blocks of the longest"
-        )  # fmt: skip
+        words = f"too few checkpoints: it takes {FEWEST_LAGS} lags of at most {TURNED} rad, {FEWEST_BLOCKS} times over"
+        words = words if short else "the weights turn too far between checkpoints"
         return c.row(NAME, outcome=words, kind=str(Kind.TOO_FEW), advice=ADVICE)
     lags, turned, free = blocks
-    rate = 2 * free.mean(axis=0)[-1] / (lags[-1] - _lost(float(r.momentum[-1])))  # D of zero-mean gradients
-    design = np.column_stack([2 * free.mean(axis=0) / rate, lags**2]) / lags[:, None]
-    terms = np.linalg.lstsq(design, (2 * turned / lags).T, rcond=None)[0]  # D(1−f), Df of each block
+    design = np.column_stack([free.mean(axis=0) / _rate(lags, free.mean(axis=0)), lags**2]) / lags[:, None]
+    terms = np.linalg.lstsq(design, (turned / lags).T, rcond=None)[0]  # D(1−f), Df of each block
     noise, drift = terms.mean(axis=1)
-    fitted, seen = design @ [noise, drift], 2 * turned.mean(axis=0) / lags
-    if drift < 0 or noise <= 0:
-        low, high = _jackknife(terms)
-        if high < 0 or noise <= 0:
-            words = "angles grow more slowly than any steady drift: confined" if drift < 0 else "drift alone"
-            return c.row(NAME, outcome=words, kind=str(Kind.NOT_APPLICABLE))
+    fitted, seen = design @ [noise, drift], turned.mean(axis=0) / lags
+    low, high = _jackknife(terms)
+    if high < 0 or noise <= 0:
+        words = "angles grow more slowly than with any steady drift: confined"
+        words = words if drift < 0 else "drift alone: no independent part can be told"
+        return c.row(NAME, outcome=words, kind=str(Kind.NOT_APPLICABLE))
     if np.abs(fitted / seen - 1).max() > STRAIGHT:
         words = "no steady direction: angles grow otherwise than by independent gradients and one drift"
         return c.row(NAME, outcome=words, kind=str(Kind.NOT_APPLICABLE))
-    low, high = _jackknife(terms)
     value = drift / (noise + drift)
     method = f"θ²/k on k, {len(lags)} lags of {lags[0]:.4g} … {lags[-1]:.4g} steps, jackknife over {len(turned)} blocks"
-    words = "no steady drift is needed" if low <= 0 else "this share of the squared gradient keeps one direction"
+    what = "gradient" if r.power == 4 else "update"
+    words = "no steady drift is needed" if low <= 0 else f"this share of the squared {what} keeps one direction"
     return c.row(
         NAME, max(value, 0.0), max(low, 0.0), max(high, 0.0), method=method, outcome=words, kind=str(Kind.ESTIMATED)
     )
 
 
-def _lost(momentum: float) -> float:
-    """k − κ_k of heavy-ball momentum at long lags [steps]."""
-    return 2 * momentum / (1 - momentum**2) if np.isfinite(momentum) else 0.0
+def _rate(lags: np.ndarray, squares: np.ndarray) -> float:
+    """D of zero-mean gradients [rad²/step]: slope of −2 ln cos θ⁰, which stays straight, between the longest lags."""
+    straight = -2 * np.log(np.cos(np.sqrt(squares[-2:])))
+    return float((straight[1] - straight[0]) / (lags[-1] - lags[-2]))
 
 
 def _blocks(found: Sequence[Window]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """(lags [K] in steps, 1 − cos θ [B, K], that of zero-mean gradients [B, K]) of B stretches of the longest lag.
+    """(lags [K] in steps, θ² [B, K], that of zero-mean gradients [B, K]) of B stretches of the longest lag.
 
     The longest lag with at least FEWEST_BLOCKS stretches that all hold every shorter lag; None if there are fewer than
     FEWEST_LAGS lags up to it.
     """
     by: dict[float, list[Window]] = {}
     for pair in found:
-        by.setdefault(pair.steps, []).append(pair)
+        by.setdefault(round(pair.steps, 6), []).append(pair)
     lags = sorted(by)
     for count in range(len(lags), FEWEST_LAGS - 1, -1):
         rows = []
         for whole in by[lags[count - 1]]:
-            inside = [
-                [p for p in by[lag] if whole.start <= p.start < whole.start + whole.steps] for lag in lags[:count]
-            ]
+            end = whole.start + whole.reach
+            inside = [[p for p in by[lag] if whole.start <= p.start < end] for lag in lags[:count]]
             if all(inside):
-                rows.append([[np.mean([getattr(p, n) for p in part]) for part in inside] for n in ("turned", "free")])
+                both = (
+                    [[p.angle**2 for p in part] for part in inside],
+                    [[p.free_angle**2 for p in part] for part in inside],
+                )
+                rows.append([[np.mean(part) for part in squares] for squares in both])
         if len(rows) >= FEWEST_BLOCKS:
-            both = np.array(rows)
-            return np.array(lags[:count]), both[:, 0], both[:, 1]
+            found_rows = np.array(rows)
+            return np.array(lags[:count]), found_rows[:, 0], found_rows[:, 1]
     return None
 
 

@@ -92,7 +92,7 @@ def blocks(vv: np.ndarray, regime: Regime, start: int) -> Blocks | None:
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(vv[edges])
         index = np.diff(logs, axis=0) / (2 * decay[:, None])
-        height = (2.0 if regime.optimizer in FOURTH_POWER else 1.0) * (logs - logs[-1])
+        height = (2.0 if regime.optimizer in (*FOURTH_POWER, "") else 1.0) * (logs - logs[-1])
     index[~np.isfinite(index)] = np.nan
     return Blocks(edges, index, decay / decay.sum(), nan_median(height, axis=1))
 

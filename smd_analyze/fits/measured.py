@@ -58,7 +58,9 @@ def agreement_rows(c: Context) -> list[Row]:
         ]
     equilibrium = {p["step"]: p["equilibrium_angular_update"] for p in c.predicted}
     since = None if c.since is None else float(c.series.steps[c.since])
-    used = within(measured, since)
+    blind = c.stationarity is None  # norms do not tell where they stand: the later half of what is known
+    late = float(c.series.steps[(c.start + c.present) // 2]) if blind and c.present > 1 else since
+    used = within(measured, late)
     theory = np.array([equilibrium.get(a["step_to"]) or np.nan for a in used])
     found = np.array([np.nan if a["angular_update"] is None else a["angular_update"] for a in used], float)
     ratio = agreement.rms_interval(found / theory, batches(used, MEMORY * r.smear))
@@ -70,7 +72,7 @@ def agreement_rows(c: Context) -> list[Row]:
     if not c.invariant:
         said |= {"outcome": Outcome.REFERENCE.words, "kind": str(Outcome.REFERENCE.kind)}
     elif since is None:
-        said = Outcome.NOT_AT_EQUILIBRIUM.said()
+        said = (Outcome.STANDING_UNKNOWN if blind else Outcome.NOT_AT_EQUILIBRIUM).said()
     method = f"{used[0]['method']}, {ratio.method}"
     return [c.row("agreement", ratio.value, ratio.low, ratio.high, method=method, **said)]
 

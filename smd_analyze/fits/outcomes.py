@@ -69,6 +69,11 @@ class Outcome(Enum):
     ONE_CHECKPOINT = Told(Kind.TOO_FEW, "not identifiable: one checkpoint", MORE)
     FEW_CHECKPOINTS = Told(Kind.TOO_FEW, "not identifiable: {} checkpoints", MORE)
     FEW_INTERVALS = Told(Kind.TOO_FEW, "not identifiable: {} at one learning rate", MORE)
+    DECAY_ENDS = Told(
+        Kind.SETTINGS_MISSING,
+        "decay not known after step {}",
+        "analyse the steps for which it is known, --steps {}:{}, or give --lr and --weight-decay",
+    )
     NO_DECAY = Told(
         Kind.NO_DECAY, "no decay: no equilibrium", "none: without weight decay there is no balance to reach"
     )
@@ -98,6 +103,11 @@ class Outcome(Enum):
     REFERENCE = Told(Kind.NOT_APPLICABLE, "reference only: not scale-invariant")
     NOT_AT_EQUILIBRIUM = Told(
         Kind.RELAXING, "measured, not at equilibrium", "the ratio tells that the norm is not stationary"
+    )
+    STANDING_UNKNOWN = Told(
+        Kind.TOO_FEW,
+        "measured, whether at equilibrium is not known",
+        "the ratio tells how the weights turn, not whether their norm stands still",
     )
     DRIFT = Told(
         Kind.DRIFT,

@@ -16,6 +16,7 @@ import numpy as np
 from smd_analyze.fits import checks
 from smd_analyze.fits.context import LEVEL, Context, Row
 from smd_analyze.fits.drop import fit_ratio
+from smd_analyze.fits.maps import segment
 from smd_analyze.fits.outcomes import Kind, Outcome
 from smd_analyze.fits.regime import Regime
 from smd_analyze.fits.scale import Scale
@@ -27,11 +28,12 @@ UNITS = 12  # units fitted per group, evenly chosen: the summary is their median
 VALID = 0.05  # largest momentum number A at which the corrected map is used
 WIDE = 3.0  # an interval whose ends differ by more than this factor tells nothing
 JUMP = 0.6  # of ln L: by which it may jump at a change of the learning rate, ×0.55 to ×1.8, in 95 % of cases
+LARGEST = 100.0  # factor of L beyond which no larger jump is tried
 FEWEST = 10  # intervals over which steadiness is tested, without a change of the learning rate
 MANY = 8  # units whose tests together tell a steady scale: one series alone passes by chance
 REJECTED = 0.15  # share of the units whose scale may seem to drift at 5 %
-RIGHT = "theory's rate, if the gradient scale did not jump by more than ×1.8 with the learning rate"
-WRONG = "not theory's rate, or the gradient scale jumped by more than ×1.8 with the learning rate"
+RIGHT = "theory's rate, if the gradient scale did not jump by more than allowed for"
+WRONG = "not theory's rate, or the gradient scale jumped by more than allowed for"
 STEADY = "consistent with theory's rate; a disagreement could not be told from a drifting gradient scale"
 CHOSEN = "; shown only where it holds theory's rate with a steady scale: no coverage claimed"
 METHOD = (
@@ -74,7 +76,7 @@ def relaxation_rows(c: Context) -> list[Row]:
     where = f"across the learning-rate change at step {window.change:g}" if change else "at a constant learning rate"
     more = {
         "method": METHOD.format(
-            "⁴" if window.power == 4 else "²", where, len(chosen), ", widened for a jump of L" if change else CHOSEN
+            "⁴" if window.power == 4 else "²", where, len(chosen), ", widened for a jump of L, ×0.55 to ×1.8 or as large as seen" if change else CHOSEN
         ),
         "level": LEVEL if change else None,
         "outcome": WRONG if not bottom <= 1 <= top else RIGHT if change else STEADY,
@@ -97,7 +99,8 @@ def robust_ratio(y: np.ndarray, w: Window, behind: np.ndarray | None = None) -> 
     """(ln ρ, low, high) [units] as `fit_ratio`, widened for a jump of the gradient's scale with the learning rate.
 
     A lower learning rate lets the loss fall, and gradients with it. Such a jump is not identifiable besides ρ; its
-    95 % range ±JUMP (of ln L) moves ln ρ by what two more fits tell, which joins the interval in quadrature.
+    95 % range ±JUMP (of ln L), or ± the change that theory's rate implies if that is larger, moves ln ρ by what two
+    more fits tell, which joins the interval in quadrature.
     """
     best, low, high = fit_ratio(y, w, behind)
     if not np.isfinite(w.change):
@@ -105,9 +108,31 @@ def robust_ratio(y: np.ndarray, w: Window, behind: np.ndarray | None = None) -> 
     acted = (w.eta * w.updates).sum(axis=1) / w.updates.sum(axis=1)
     after = (np.abs(acted - w.eta[-1, -1]) < np.abs(acted - w.eta[0, 0]))[:, None]
     lags = np.ones((len(w.updates), y.shape[1])) if behind is None else behind
-    ends = [fit_ratio(y, w, np.where(after, np.exp(jump), 1.0) * lags)[0] for jump in (-JUMP, JUMP)]
+    size = np.maximum(JUMP, np.abs(scale_change(y, w, after[:, 0])))
+    ends = [fit_ratio(y, w, np.where(after, np.exp(jump), 1.0) * lags)[0] for jump in (-size, size)]
     down, up = (np.maximum(sign * (f([best, *ends], axis=0) - best), 0) for sign, f in ((-1, np.min), (1, np.max)))
     return best, best - np.hypot(best - low, down), best + np.hypot(high - best, up)
+
+
+def scale_change(y: np.ndarray, w: Window, after: np.ndarray) -> np.ndarray:
+    """ln of the gradient's scale after the change over that before it [units], at theory's rate; 0 if not told.
+
+    y [m + 1, units]; `after` [m] marks the intervals after the change. Each side's scale is Σ gain / Σ source.
+    """
+    sides = []
+    for side in (False, True):
+        gain, source = np.zeros(y.shape[1]), 0.0
+        for i in np.flatnonzero(after == side):
+            phi, b = 1.0, 0.0
+            for p in np.flatnonzero(w.updates[i] > 0):
+                one, more, _ = segment(w.eta[i, p], w.decay[i, p], w.updates[i, p], w.power)
+                phi, b = phi * float(one), b * float(one) + float(more)
+            gain, source = gain + y[i + 1] - phi * y[i], source + b
+        sides.append(gain / max(source, 1e-300))
+    before, later = sides
+    told = (before > 0) & np.isfinite(before + later)
+    ratio = np.where(told, np.maximum(later, 0) / np.where(told, before, 1.0), 1.0)
+    return np.log(np.clip(ratio, 1 / LARGEST, LARGEST))
 
 
 def units_are_steady(found: Scale | None) -> bool:

@@ -17,6 +17,8 @@ MIXED = "members differ in learning rate or weight decay: no joint theory"
 COUPLED = ("sgd",)
 DECOUPLED = ("sgdw", "adamw", "lion", "muon")
 MOMENTUM = {"adamw": "beta1", "lion": "beta2"}  # the column that says how long one gradient is remembered
+NAMELESS = "optimizer unknown"
+REMEMBERED = 10.0  # optimizer steps that an unknown optimizer with decoupled decay remembers a gradient (β₁ = 0.9)
 CLOCKED = 0.02  # by which the rate of a clock may differ between intervals at one learning rate
 FOURTH_POWER = ("sgd", "sgdw")  # ‖w‖⁴ relaxes linearly; for adamw, lion and muon it is ‖w‖²
 
@@ -85,8 +87,15 @@ class Regime:
         return known and bool(np.all(self.weight_decay == 0) or np.all(self.decay == 0))
 
     @property
+    def decay_alone(self) -> bool:
+        """The optimizer is not known, but that its decay is decoupled: Σ x_e = Σηλ whatever it is, and nothing more."""
+        return self.gap == NAMELESS and bool(np.isfinite(self.decay).any())
+
+    @property
     def smear(self) -> float:
         """1/(1 − α): optimizer steps over which momentum spreads one gradient."""
+        if self.decay_alone:
+            return REMEMBERED
         momentum = self.momentum[np.isfinite(self.momentum)]
         return round(1.0 / (1.0 - momentum[-1]), 9) if len(momentum) else 1.0
 
@@ -157,7 +166,7 @@ def regime(group: Group, steps: np.ndarray, schedule: Schedule) -> Regime:
     decay = column("sum_decay")
     if optimizer in COUPLED:
         decay = decay * (1 - dampening) / (1 - momentum)
-    elif optimizer not in DECOUPLED:
+    elif optimizer not in DECOUPLED and (optimizer or not last["decoupled"]):
         decay = np.full(len(decay), np.nan)
     changes = np.array([r is None or r["learning_rate_changes"] in (None, True) for r in per_interval], bool)
     spread = column("sum_learning_rate_high") - column("sum_learning_rate_low")
@@ -235,7 +244,7 @@ def _gap(row: dict, optimizer: str, total: np.ndarray, decay: np.ndarray) -> str
     """What keeps the decay over the intervals from being known, in a word or two."""
     clocked = bool(np.isfinite(decay).any())
     if not optimizer:
-        return "optimizer unknown"
+        return NAMELESS
     if row["weight_decay"] is None and not clocked:
         return "weight decay unknown"
     if row["learning_rate_first"] is None and not clocked:

@@ -45,7 +45,7 @@ def _claim(fits: Mapping[str, Fit], half_lives: float | None, change: float | No
     if outcome.startswith("no decay"):
         if change is None:
             return "no decay: no equilibrium"
-        return f"no decay: no equilibrium, norm {'grew' if change >= 0 else 'shrank'} {abs(change):.2g} % over the run"
+        return f"no decay: no equilibrium, norm {'grew' if change >= 0 else 'shrank'} {float(f'{abs(change):.2g}'):g} % over the run"
     if impossible(fits):
         return f"norm falls faster than weight decay alone, EI = {plus_minus(ei)}"
     if since["value"] is not None:
@@ -76,6 +76,8 @@ def _claim(fits: Mapping[str, Fit], half_lives: float | None, change: float | No
         return f"norm still moves, EI = {plus_minus(ei)}"
     if outcome == Outcome.HELD.words:
         return "norm held by the training code: it says nothing of a balance"
+    if ratio["outcome"] == Outcome.STANDING_UNKNOWN.words and ratio["value"] is not None:
+        return f"{outcome}; rotation {plus_minus(ratio)} of equilibrium"
     return outcome
 
 

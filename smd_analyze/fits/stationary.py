@@ -37,6 +37,12 @@ def stationarity_rows(c: Context) -> list[Row]:
     ]
 
 
+def standing(c: Context) -> dict[str, Any]:
+    """Outcome, kind and advice of the equilibrium index: the one word for where a norm stands."""
+    found = c.stationarity
+    return why_not(c) if found is None or not np.isfinite(found.value) else _standing(c, found)[0]
+
+
 def _standing(c: Context, found: index.Stationarity) -> tuple[dict[str, Any], int | None]:
     """Outcome, kind and advice, and since which step the norm stands."""
     if c.held:
@@ -88,6 +94,10 @@ def why_not(c: Context) -> dict[str, Any]:
         return Outcome.NOT_FINITE.said()
     if c.regime.no_decay:
         return Outcome.NO_DECAY.said()
+    known, steps = np.flatnonzero(np.isfinite(c.regime.decay)), c.regime.steps
+    if len(known) and known[-1] + 1 < len(c.regime.decay):  # a decay clock that was read for a while
+        first, last = int(steps[known[0]]), int(steps[known[-1] + 1])
+        return Outcome.DECAY_ENDS.said((last,), (first, last))
     return Outcome.FEW_CHECKPOINTS.said((c.present,), needed(c.regime))
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from math import log, log2
+from math import log
 from typing import Any
 
 import numpy as np
 
 from smd_analyze.fits.context import Context, Row
+from smd_analyze.fits.maps import interval_maps
 from smd_analyze.fits.outcomes import Kind
 from smd_analyze.fits.regime import FOURTH_POWER, Regime
-from smd_analyze.fits.stationary import why_not
+from smd_analyze.fits.stationary import standing, why_not
 
 Said = dict[str, Any]
 TOLERANCE = 0.1  # of ‖w‖: what counts as having arrived
+RECENT = 5  # intervals over which a unit's gradient scale is taken: those of the equilibrium index
+IF_STAYS = "if learning rate and gradients stay as they are"
 UNCERTAIN: Said = {
     "outcome": "learning rate of the last update unknown: it changed since the checkpoint before",
     "kind": str(Kind.SETTINGS_MISSING), "advice": "--settings run.toml with a [schedule] table",
@@ -63,29 +66,76 @@ def _time_left(c: Context) -> Row:
        \varepsilon = (1+\tau)^p - 1 \text{ from above, } 1-(1-\tau)^p \text{ from below} $$
 
     p and the rate r are those of the linear variable ‖w‖^p (the half-lives of `predictions`), ‖w‖* is its equilibrium
-    norm. The interval comes from that of ‖w‖*; it claims no coverage. Source: Wan et al. 2021, arXiv:2006.08419.
+    norm. Where each unit has a scale of its own it is the median over the units, with p10 and p90. A norm that passes
+    the equilibrium index's test has arrived, whatever level was predicted; one that does not is never said to stand.
     """
     name, r = "steps_to_equilibrium", c.regime
-    last = c.predicted[-1] if c.predicted else {}
-    level, norm = last.get("equilibrium_norm"), float(np.sqrt(np.nansum(c.series.vv[-1]))) if c.present else np.nan
-    rate = _last_rate(c)
     if len(r.changes) and r.changes[-1] and not r.gap and not r.no_decay:
         return c.row(name, **MOVES)
     if r.gap or r.no_decay or c.present < 2 or c.frozen:
         return _reason(c, name)
+    said = standing(c)
+    if c.since is not None:
+        method = f"stationary since step {c.series.steps[c.since]:g}, by its equilibrium index"
+        return c.row(name, 0.0, method=method, outcome=said["outcome"], kind=str(Kind.SETTLED))
+    rate = _last_rate(c)
+    units = _units(c, rate) if c.group.granularity == "unit" else None
+    return _layer(c, rate, said) if units is None else _median(c, units, rate, said)
+
+
+def _layer(c: Context, rate: float, said: Said) -> Row:
+    """The time of the whole layer's norm, with the ends that its level's interval gives (which claim no coverage)."""
+    name, last = "steps_to_equilibrium", c.predicted[-1] if c.predicted else {}
+    level, norm = last.get("equilibrium_norm"), float(np.sqrt(np.nansum(c.series.vv[-1])))
     if not level or not norm > 0 or not rate > 0:
         return c.row(name, **_unknown(c))
+    power = c.regime.power
     ends = [x for end in ("low", "high") if (x := last.get(f"equilibrium_norm_{end}"))]
-    times = [_steps(norm / x, r.power, rate) for x in (level, *ends)]
+    times = [float(_steps(norm / x, power, rate)) for x in (level, *ends)]
     between = len(ends) == 2 and min(ends) < norm < max(ends)  # the norm may be right there
     interval = (0.0 if between else min(times), max(times)) if len(ends) == 2 else (None, None)
     basis = "predicted" if last.get("norm_basis") == "theory" else "extrapolated"
     method = f"theory's rate {rate:.3g} per step, from ‖w‖ = {norm / level:.3g} times its {basis} equilibrium, to 10 %"
+    outcome, kind = IF_STAYS, Kind.RELAXING
+    if times[0] == 0:
+        outcome, kind = f"norm within 10 % of equilibrium, {said['outcome']}", said["kind"]
     whole = "of the whole layer's norm, not of each unit's; " if c.group.granularity == "unit" else ""
-    outcome = "within 10 % of equilibrium" if times[0] == 0 else "if learning rate and gradients stay as they are"
-    outcome = whole + outcome
-    kind = Kind.SETTLED if times[0] == 0 else Kind.RELAXING
-    return c.row(name, times[0], *interval, level=None, method=method, outcome=outcome, kind=str(kind))
+    return c.row(name, times[0], *interval, level=None, method=method, outcome=whole + outcome, kind=str(kind))
+
+
+def _median(c: Context, times: np.ndarray, rate: float, said: Said) -> Row:
+    """The median over the units' times [units]."""
+    p10, value, p90 = np.percentile(times, [10, 50, 90])
+    there = float(np.mean(times == 0))
+    method = (
+        f"median over {len(times)} units: theory's rate {rate:.3g} per step, from each unit's ‖w‖ to 10 % of the "
+        f"equilibrium of its gradient scale over the last {RECENT} intervals"
+    )
+    outcome = f"{100 * there:.0f} % of the units within 10 % of equilibrium, {said['outcome']}"
+    kind = said["kind"] if value == 0 else str(Kind.RELAXING)
+    if value > 0:
+        outcome = f"{100 * there:.0f} % of the units within 10 % of equilibrium; steps {IF_STAYS}"
+    return c.row("steps_to_equilibrium", value, p10=p10, p90=p90, method=method, outcome=outcome, kind=kind)
+
+
+def _units(c: Context, rate: float) -> np.ndarray | None:
+    """Time of each unit from its own equilibrium: that of its gradient's scale in the RECENT intervals (as the
+    equilibrium index has them); None where that cannot be told.
+    """
+    found, r = c.scale, c.regime
+    if found is None or not rate > 0 or found.intervals < RECENT:
+        return None
+    maps = interval_maps(r, c.edges)
+    shares = r.updates[c.edges[-RECENT - 1] :].sum()
+    weight = np.array([r.updates[a:b].sum() for a, b in zip(c.edges, c.edges[1:], strict=False)])[-RECENT:] / shares
+    scale = (weight[:, None] * found.picture[-RECENT:]).sum(axis=0)
+    last = c.series.vv[c.edges[-1]]
+    y = last[(c.series.vv[c.edges] > 0).all(axis=0)] ** (r.power // 2)
+    rest = scale * maps.source[-1] / (1 - maps.phi[-1])
+    if not (1 - maps.phi[-1]) > 0 or not np.isfinite(rest).all():
+        return None
+    floor = 1e-6 * y  # a unit that shrinks as fast as decay alone lets it: its equilibrium is below all that is seen
+    return _steps((y / np.maximum(rest, floor)) ** (1 / r.power), r.power, rate)
 
 
 def _reason(c: Context, name: str) -> Row:
@@ -112,11 +162,11 @@ def _last_rate(c: Context) -> float:
     return (b["half_lives"] - a["half_lives"]) * log(2) / (b["step"] - a["step"])
 
 
-def _steps(start: float, power: int, rate: float) -> float:
+def _steps(start: float | np.ndarray, power: int, rate: float) -> np.ndarray:
     """Steps from `start` = ‖w‖/‖w‖* to within TOLERANCE at `rate` per step; 0 if it is there."""
-    away = start**power - 1
-    near = (1 + TOLERANCE) ** power - 1 if away > 0 else 1 - (1 - TOLERANCE) ** power
-    return max(log2(abs(away) / near), 0.0) * log(2) / rate if away else 0.0
+    away = np.asarray(start, float) ** power - 1
+    near = np.where(away > 0, (1 + TOLERANCE) ** power - 1, 1 - (1 - TOLERANCE) ** power)
+    return np.log(np.maximum(np.abs(away) / near, 1.0)) / rate
 
 
 def _fluctuation(c: Context) -> Row:

@@ -9,7 +9,7 @@ against theory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,12 +27,17 @@ BALANCED = 2.0  # half-lives at the old learning rate from which the norm is tak
 
 @dataclass(frozen=True)
 class Change:
-    """A change of the learning rate between constant intervals: its step, factor of η, q, and the first step after."""
+    """A change of the learning rate between constant intervals: its step, factor of η, q, and the first step after.
+
+    `first`, `last`: between which steps it lies; `step` itself where it is located.
+    """
 
     step: float
     factor: float
     ratio: float
     until: float
+    first: float
+    last: float
 
 
 def transient_rows(c: Context) -> list[Row]:
@@ -67,12 +72,14 @@ def changes(r: Regime) -> list[Change]:
         ratio = (after / before) / (new / old) ** 2  # of η²/x: whatever rule ties λ to η
         if max(ratio, 1 / ratio) < JUMP or abs(new - old) <= SAME * old:  # decay alone changed: another transient
             continue
-        step = float(r.steps[i + 1])
+        first = last = step = float(r.steps[i + 1])
         if j == i + 2:  # within an interval: where Σ η says
             share = (r.rate_sum[i + 1] / r.updates[i + 1] - new) / (old - new)
             step += float(np.clip(share, 0, 1)) * float(r.steps[i + 2] - r.steps[i + 1])
+            first, last = (step, step) if r.located[i + 1] else (first, float(r.steps[i + 2]))
         later = [k for k in range(j, n) if r.changes[k] or not r.same(j, k)]
-        found.append(Change(step, float(new / old), float(ratio), float(r.steps[later[0]] if later else r.steps[-1])))
+        until = float(r.steps[later[0]] if later else r.steps[-1])
+        found.append(Change(step, float(new / old), float(ratio), until, first, last))
     return found
 
 
@@ -90,25 +97,35 @@ def _pace(c: Context, change: Change) -> float:
 
 
 def _row(c: Context, change: Change, measured: list[Row], theory: dict[int, Row]) -> Row | None:
-    """Measured over predicted, where theory is away from equilibrium by more than OVER."""
-    pace, start = _pace(c, change), change.step + MEMORY * c.regime.smear
-    ratios: list[float] = []
+    """Measured over predicted, where theory is away from equilibrium by more than OVER.
+
+    A change that is not located may lie anywhere between two checkpoints: the interval holds that of either end.
+    """
+    pace, start = _pace(c, change), change.last + MEMORY * c.regime.smear
+    places = (change.step, *((change.first, change.last) if change.first < change.last else ()))
+    ratios: list[list[float]] = []
     steps: list[int] = []
     for a in measured:
         step, rest = a["step_to"], theory.get(a["step_to"], {}).get("equilibrium_angular_update")
         if a["steps_covered"] != 1 or not start <= step - 1 < change.until or not rest or not np.isfinite(pace):
             continue
-        part = 1 / np.sqrt(1 + (change.ratio - 1) * 2.0 ** (-pace * (step - 1 - change.step)))  # root of a sum > 0
-        if abs(part - 1) > OVER:
-            ratios.append(a["angular_update"] / (part * rest))
+        since = step - 1 - np.array(places)
+        parts = 1 / np.sqrt(1 + (change.ratio - 1) * 2.0 ** (-pace * since))  # root of a sum > 0
+        if abs(parts[0] - 1) > OVER:
+            ratios.append(list(a["angular_update"] / (parts * rest)))
             steps.append(step)
     batches = np.cumsum(np.diff(steps, prepend=steps[:1]) >= MEMORY * c.regime.smear)
-    ratio = agreement.rms_interval(np.array(ratios), batches)
-    if ratio is None:
+    found = [agreement.rms_interval(column, batches) for column in np.array(ratios).T]
+    told = [ratio for ratio in found if ratio is not None]
+    if not told:
         return None
+    ratio = replace(told[0], low=min(x.low for x in told), high=max(x.high for x in told))
+    where = f"at step {change.step:.0f}"
+    if len(places) > 1:
+        where += f" or anywhere from {change.first:.0f} to {change.last:.0f}, as the interval allows"
     method = (
         f"{measured[0]['method']}, {ratio.method}, {steps[0] - change.step:.0f} to {steps[-1] - change.step:.0f} steps "
-        f"after learning rate × {change.factor:.3g} at step {change.step:.0f}; predicted: {change.ratio**-0.5:.2g} of "
+        f"after learning rate × {change.factor:.3g} {where}; predicted: {change.ratio**-0.5:.2g} of "
         "the new equilibrium right after it, then back"
     )
     outcome, kind = ratio.outcome, str(KINDS[ratio.outcome])

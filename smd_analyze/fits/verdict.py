@@ -56,7 +56,12 @@ def verdict(states: Sequence[State], checkpoints: int, changes: Sequence[float])
     still = [s for s in invariant if settled(s[1])]
     if times == n and not still and common not in MOVES:
         found = "one checkpoint" if checkpoints == 1 else f"{checkpoints} checkpoints"
-        return f"{noun} in {found}; the balance cannot be told: {common}."
+        turned = [
+            row["ratio"] for _, f, row in invariant if f["agreement"]["outcome"] == Outcome.STANDING_UNKNOWN.words
+        ]
+        turned = [ratio for ratio in turned if ratio is not None]
+        measured = f"; measured rotation is {_range(turned)} of the equilibrium one" if turned else ""
+        return f"{noun} in {found}; the balance cannot be told: {common}{measured}."
     follow = bool(still) and all(s[1]["equilibrium_index"]["outcome"] == Outcome.FOLLOWS.words for s in still)
     stands = "a norm that follows its equilibrium" if follow else "a stationary norm"
     parts = [f"{len(still)} of {noun} {'has' if len(still) == 1 else 'have'} {stands}"]
@@ -103,7 +108,7 @@ def _trend(changes: Sequence[float]) -> str:
     """How norms moved over the run."""
     if not changes:
         return "norms and angles are shown"
-    low, high = f"{min(changes):+.2g}", f"{max(changes):+.2g}"
+    low, high = (f"{float(f'{change:.2g}'):+g}" for change in (min(changes), max(changes)))
     change = low if low == high else f"{low} to {high}"
     return f"norms changed by {change} % over the run"
 

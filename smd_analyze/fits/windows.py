@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from math import asin, sqrt
 
 import numpy as np
 
@@ -21,6 +23,16 @@ class Window:
     free: float
     excess: float
 
+    @property
+    def angle(self) -> float:
+        """θ [rad]."""
+        return 2 * asin(sqrt(min(self.turned / 2, 1.0)))
+
+    @property
+    def free_angle(self) -> float:
+        """θ⁰ [rad] of zero-mean gradients."""
+        return 2 * asin(sqrt(min(self.free / 2, 1.0)))
+
 
 def windows(c: Context) -> tuple[list[Window], int]:
     """The pairs of checkpoints of the stretch that is judged, and how many of them rounding hides.
@@ -34,18 +46,23 @@ def windows(c: Context) -> tuple[list[Window], int]:
         per_step = _per_recorded_step(inside)
         later = [row for row in inside if (row["step_from"] - begin) * per_step >= spacing]
         inside = later if len({row["lag"] for row in later}) >= min(3, len({row["lag"] for row in inside})) else inside
-    found = []
-    for row in inside:
-        free = row["diffusion_angle"]
-        if row["ratio"] is not None and free and row["steps"]:
-            fall = 2 * np.sin(free / 2) ** 2
-            excess = np.nan if row["excess_retention"] is None else row["excess_retention"]
-            found.append(
-                Window(
-                    row["step_from"], row["step_to"] - row["step_from"], row["steps"], row["ratio"] * fall, fall, excess
-                )
-            )
-    return found, sum("below resolution" in row["note"] for row in inside)
+    hidden = sum("below resolution" in row["note"] for row in inside)
+    known = [row for row in inside if row["ratio"] is not None and row["diffusion_angle"] and row["steps"]]
+    asked, answered = (Counter(_octave(row["step_to"] - row["step_from"]) for row in rows) for rows in (inside, known))
+    found: list[Window] = []
+    for row in known:
+        reach = row["step_to"] - row["step_from"]
+        if 2 * answered[_octave(reach)] < asked[_octave(reach)]:
+            continue  # those that theory has no angle for are not like the others
+        fall = 2 * np.sin(row["diffusion_angle"] / 2) ** 2
+        excess = np.nan if row["excess_retention"] is None else row["excess_retention"]
+        found.append(Window(row["step_from"], reach, row["steps"], row["ratio"] * fall, fall, excess))
+    return found, hidden
+
+
+def _octave(steps: float) -> int:
+    """The nearest power of two, as its exponent."""
+    return round(float(np.log2(steps)))
 
 
 def _per_recorded_step(rows: list[Row]) -> float:
@@ -58,5 +75,5 @@ def octaves(found: list[Window]) -> list[list[Window]]:
     """Pairs of about the same distance together, ascending: within a factor √2 of a power of two steps."""
     by: dict[int, list[Window]] = {}
     for w in found:
-        by.setdefault(round(float(np.log2(w.steps))), []).append(w)
+        by.setdefault(_octave(w.steps), []).append(w)
     return [by[key] for key in sorted(by)]

@@ -92,6 +92,21 @@ QUANTITIES: dict[str, Quantity] = dict(
         _q("diffusion_retention", "aₖ⁰", "1", "retention if gradients had zero mean and were independent in time", "the update rule's recursion with zero-mean gradients, under the recorded schedule"),
         _q("lags.excess_retention", "Eₖ", "1", "ln of retention over that of zero-mean gradients: > 0 confinement, < 0 drift, no verdict", "retention of the update rule with zero-mean gradients"),
         _q("lags.ratio", "", "1", "1 − cos of the angle over that of zero-mean gradients, less what rounding adds; no verdict", "retention of the update rule with zero-mean gradients"),
+        _q("fit.equilibrium_index", "EI", "1", "equilibrium index, mean over the judged stretch of the units' median: d ln‖w‖²/(2 × decay); 0 at equilibrium, −1 pure decay, > 0 the norm still grows", SMD),
+        _q("fit.stationary_since", "t", "step", "step since which the norm is stationary: 90 % interval of the equilibrium index within ±0.1", "equivalence test (two one-sided t tests) on the equilibrium index"),
+        _q("fit.level", "‖w‖", "weight", "norm at which a stationary stretch stands: mean over its checkpoints, batch-means interval"),
+        _q("fit.level_ratio", "‖w‖/‖w‖*", "1", "level of a stationary stretch over the norm that theory predicts", SMD),
+        _q("fit.agreement", "θ₁/θ*", "1", "measured over equilibrium angular update, root mean square; the one test of theory", f"{SMD}; {KOSSON}"),
+        _q("fit.gradient_scale", "L", "loss²", "squared gradient at unit norm, E‖w‖²‖g‖², that the norms imply with a trusted schedule (SGD family)", "weighted least squares of the linear equation of ‖w‖⁴ (Wan et al. 2021, arXiv:2006.08419)"),
+        _q("fit.decay_from_data", "ηλ", "1/step", "decay of one update recovered from measured updates and the norm's slope", SMD),
+        _q("fit.intrinsic_learning_rate", "ηλ", "1/step", "learning rate × weight decay of the last update: what alone sets the balance", "Li, Lyu & Arora 2020, arXiv:2010.02916"),
+        _q("fit.steps_to_equilibrium", "t", "step", "steps until ‖w‖ is within 10 % of its equilibrium, if learning rate and gradients stay", SMD),
+        _q("fit.norm_fluctuation", "sd‖w‖/‖w‖*", "1", "scatter of one unit's norm at equilibrium, ½·CV·√(x_e/2) at CV = 1 (SGD family)", "stationary variance of the linear equation of ‖w‖⁴"),
+        _q("fit.angle_after_change", "θ₁/θ₁(t)", "1", "measured over predicted angular update in the transient of a learning-rate change", SMD),
+        _q("fit.displacement_exponent", "d ln(1−cos θₖ)/d ln k", "1", "how the angle grows with the distance of checkpoints: 1 random walk, 2 straight; no verdict"),
+        _q("fit.displacement_exponent_zero_mean", "", "1", "displacement_exponent if gradients had zero mean, at the same distances", "the update rule's recursion with zero-mean gradients"),
+        _q("fit.excess_retention", "Eₖ", "1", "ln of retention over that of zero-mean gradients, at the longest distance: > 0 confinement, < 0 drift, no verdict", "the update rule's recursion with zero-mean gradients"),
+        _q("fit.drift_fraction", "f", "1", "share of the squared gradient that keeps one direction", "least squares of θₖ²/k = D[(1−f)κₖ/k + fk]"),
         _q("stage", "", "1", "number of the stage of training; 0: the whole run", "changes of the schedule's learning rate and decay"),
         _q("updates", "", "1", "optimizer steps of the stage", "the run's steps"),
         _q("learning_rate_from", "η", "1", "learning rate at the beginning of the stage", "the schedule's `source`"),
@@ -123,7 +138,8 @@ QUANTITIES: dict[str, Quantity] = dict(
 def quantity(column: str, table: str = "") -> Quantity | None:
     """The Quantity of a column (the ends of an interval share their quantity's row); None for words and unknown columns.
 
-    Some columns mean something else in one table: "layers.level" is looked up before "level".
+    Some columns mean something else in one table: "layers.level" is looked up before "level". quantity(name, "fit") is
+    that of the quantity called `name` in the rows of `fits`.
     """
     stem = column
     for suffix in ("_low", "_high", "_p10", "_p90"):

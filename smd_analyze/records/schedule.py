@@ -23,7 +23,9 @@ class Schedule:
     learning_rate_last_low, _high (a saved learning rate is that of the *next* update: the last one's may be uncertain),
     learning_rate_changes (bool), decay_rule (text: how decay goes with the learning rate, "learning rate × weight
     decay" unless somebody says otherwise; sum_decay follows it), rate_in_velocity (bool: momentum keeps the learning
-    rate inside the velocity, as in Keras, Caffe, MXNet; null: not known, or no matter), momentum_assumed (bool).
+    rate inside the velocity, as in Keras, Caffe, MXNet; null: not known, or no matter), momentum_assumed (bool),
+    adjust_lr (text: Muon's `adjust_lr_fn`, how its learning rate depends on a matrix's shape).
+    A lone checkpoint has one row, from its step to its step, without sums: the update that made it.
     Where the optimizer is null and sum_decay is not, a decay clock tells the decay that acted on the weights (of SGD
     with momentum that is Σ ηλ/(1−α)). Where learning rates are null and sum_decay is not, only clocks tell anything:
     learning_rate_changes then marks the intervals in which their rate changed, or right before which.

@@ -17,6 +17,7 @@ from smd_analyze.schedule.rows import GroupRows
 from smd_analyze.schedule.rule_fit import Better, better_rule
 
 ELEMENTWISE = ("adam", "adamw", "nadam", "radam", "adamax", "lion", "rmsprop", "adagrad", "adafactor", "lamb")
+SHRUNK = 0.1  # of its first length, below which a clock that is read no more has probably shrunk too far
 OPTIONS = "--optimizer, --momentum, --weight-decay, --lr, or --settings run.toml"
 
 
@@ -42,7 +43,7 @@ def clock_findings(
             out.append(_disagrees(spoken, steps, updates, better))
     out += [_disagrees(s, steps, updates, None) for s in applied.rested if s.filled.differs.any()]
     out += [_apart(group, [p.terms for p in parts], _rates(parts, updates)) for group, parts in applied.apart]
-    out += _against_optimizer(applied)
+    out += _against_optimizer(applied) + _ends(applied, steps)
     out += _bounds(applied, found, updates)
     out += [
         Finding(
@@ -133,6 +134,30 @@ def _against_optimizer(applied: Applied) -> list[Finding]:
             continue
         message = f"files or options say {row['optimizer']}, but {why}: was this tensor trained so?"
         out.append(Finding("clock-against-optimizer", "warning", f"parameter group {spoken.group}", message, OPTIONS))
+    return out
+
+
+def _ends(applied: Applied, steps: Sequence[int]) -> list[Finding]:
+    """Groups whose decay is known only for as long as their clocks are read."""
+    out = []
+    for spoken in applied.spoken:
+        known = [row["sum_decay"] is not None or row["weight_decay"] == 0 for row in spoken.filled.rows]
+        if known[-1] or not any(known):
+            continue
+        last = len(known) - known[::-1].index(True)
+        left = float(np.exp(-np.nansum(spoken.pool.total)))
+        why = (
+            f"by then {spoken.pool.terms}, which feels no gradient, has shrunk to {left:.2g} of what it was, and rounding "
+            "hides what it does further"
+            if left < SHRUNK
+            else f"from then on {spoken.pool.terms} is not seen to shrink by decay alone"
+        )
+        message = (
+            f"learning rate × weight decay is known only until step {steps[last]}: {why}. Whether it went on as before "
+            "cannot be told, and no balance is claimed for later steps"
+        )
+        remedy = f"--steps {steps[known.index(True)]}:{steps[last]}, or --lr and --weight-decay"
+        out.append(Finding("clock-ends", "warning", f"parameter group {spoken.group}", message, remedy))
     return out
 
 

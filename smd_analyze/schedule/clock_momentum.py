@@ -23,6 +23,7 @@ from smd_analyze.schedule.clock_readings import Z95, Floats
 IN_USE = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.93, 0.937, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995, 0.999)
 """Momenta that people type."""
 NONE_BELOW = 0.3  # an α that is surely smaller is none: nobody types one between
+PERHAPS_NONE = 0.6  # the same, where none is likelier than a value below
 FITS = 4.0  # standard deviations by which any interval may miss the model
 MATCHES = 3.0  # standard deviations by which a value in use may miss the reading …
 MATCHES_LEAST = 1e-4  # … or so much of 1−α: what the model leaves out
@@ -85,7 +86,7 @@ def read_momentum(
     named = [f for f in likely if f.used is not None]
     chosen = named[0] if named else likely[0]  # heavy ball if both are open: its α shows at first order
     chance = _chance(chosen, float(begun.updates[0]))
-    if likely[0].low == 0 and likely[0].high < usual:
+    if likely[0].low == 0 and likely[0].high < PERHAPS_NONE:
         chosen, value, sure = likely[0], 0.0, likely[0].high < NONE_BELOW
     elif sure := bool(len(named) == 1 and chance <= UNLIKELY):
         value = float(chosen.used or 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -63,9 +64,10 @@ def readings(run: Run, clocks: Clocks | pl.DataFrame | None) -> tuple[Reading, .
     if table is None or not table.height:
         return ()
     steps = [c.step for c in run.checkpoints]
-    found = [_reading(rows, steps) for rows in _by_clock(table).values()]
+    by_clock = _by_clock(table)
+    found = [_reading(rows, steps) for rows in by_clock.values()]
     sliced = {r.parameter for r in found if r.functional.startswith(SLICES)}
-    sizes = {rows[0]["clock"]: _terms(rows[0], run) for rows in _by_clock(table).values()}
+    sizes = {rows[0]["clock"]: _terms(rows[0], run) for rows in by_clock.values()}
     return tuple(
         replace(r, proves_sgd=not r.resting and r.parameter not in sliced and sizes[r.clock] >= LEAST_TERMS)
         for r in found
@@ -82,21 +84,21 @@ def _by_clock(table: pl.DataFrame) -> dict[str, list[dict[str, Any]]]:
 def _reading(rows: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> Reading:
     n = max(len(steps) - 1, 0)
     total, low, high, bound = (np.full(n, np.nan) for _ in range(4))
-    begin = {step: i for i, step in enumerate(steps[:-1])}
     known = [r for r in rows if r["decay_per_step"] is not None or r["decay_per_step_high"] is not None]
     tiled: dict[int, list[Mapping[str, Any]]] = {}
     for row in known:
-        i = int(np.searchsorted(steps, row["step_from"], side="right")) - 1
+        i = bisect_right(steps, row["step_from"]) - 1
         if 0 <= i < n and row["step_to"] <= steps[i + 1]:
             tiled.setdefault(i, []).append(row)
             continue
-        inside = [j for s, j in begin.items() if row["step_from"] <= s and steps[j + 1] <= row["step_to"]]
+        inside = slice(bisect_left(steps, row["step_from"]), max(bisect_right(steps, row["step_to"]) - 1, 0))
         most = _ends(row)[2] * (row["step_to"] - row["step_from"])
         bound[inside] = np.fmin(bound[inside], max(most, 0.0))
     for i, parts in tiled.items():
         if sum(p["step_to"] - p["step_from"] for p in parts) != steps[i + 1] - steps[i]:
             continue
-        sums = np.array([np.array(_ends(p)) * (p["step_to"] - p["step_from"]) for p in parts]).sum(axis=0)
+        ends = [[end * (p["step_to"] - p["step_from"]) for end in _ends(p)] for p in parts]
+        sums = ends[0] if len(ends) == 1 else np.array(ends).sum(axis=0)
         if any(p.get("kind") == AT_MOST for p in parts):
             bound[i] = max(sums[2], 0.0)
         elif all(p.get("kind") == NO_DECAY for p in parts):  # what is left is rounding: nothing acted

@@ -106,7 +106,7 @@ def _take(
         update = clock.made(checkpoint.step) + (0 if setting.applies == "last update" else 1)
         meant = setting.applies == "next update"
         points.setdefault(name, []).append((RANK[setting.kind], update, setting.value, meant, setting.source))
-    elif name in ("optimizer", "schedule") and setting.text:
+    elif name in ("optimizer", "schedule", "adjust_lr") and setting.text:
         result.words[name] = (setting.text, setting.source)
     elif name in ("nesterov", "decoupled_weight_decay") and setting.value is not None:
         result.switches[name] = (bool(setting.value), setting.source)

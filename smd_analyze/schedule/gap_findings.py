@@ -12,7 +12,7 @@ from smd_analyze.schedule.updates import OPTIMIZER_STEPS, Clock
 REMEDY = {
     "learning_rate": "--lr, or --settings run.toml with learning_rate or a [schedule] table",
     "weight_decay": "--weight-decay, or --settings run.toml",
-    "optimizer": "--optimizer sgd|sgdw|adam|adamw, or --settings run.toml",
+    "optimizer": "--optimizer sgd|sgdw|adam|adamw|lion|muon, or --settings run.toml",
     "momentum": "--momentum, or --settings run.toml",
 }
 NEEDED_FOR = {
@@ -26,6 +26,7 @@ NEEDED_FOR = {
 def gap_findings(run: Run, named: Mapping[str, GroupRows], ticks: Clock) -> list[Finding]:
     """One finding per kind of gap or conflict, naming the groups it concerns."""
     found: list[Finding] = []
+    bare = [key for key in REMEDY if named and all(key in group.missing for group in named.values())]
     for key, remedy in REMEDY.items():
         lacking = [n for n, g in named.items() if key in g.missing]
         if not lacking:
@@ -38,6 +39,8 @@ def gap_findings(run: Run, named: Mapping[str, GroupRows], ticks: Clock) -> list
             else ""
         )
         message = f"the {key.replace('_', ' ')}{of} is not in the files{why}; {NEEDED_FOR[key]}"
+        if key in bare and len(bare) > 1 and not why:  # one sentence for all, and one entry in a list of findings
+            message, remedy = _nothing_known(bare)
         found.append(Finding(f"missing-{key.replace('_', '-')}", "warning", run.path, message, remedy))
     if any("configured-only" in g.codes for g in named.values()):
         message = "the learning rate is the configured one; no checkpoint says that it was in force throughout"
@@ -69,6 +72,14 @@ def gap_findings(run: Run, named: Mapping[str, GroupRows], ticks: Clock) -> list
         remedy = "--steps-per-epoch N, or --step-pattern 'REGEX' if a number in the file names is the step"
         found.append(Finding("steps-unknown", "warning", run.path, message, remedy))
     return found
+
+
+def _nothing_known(keys: Sequence[str]) -> tuple[str, str]:
+    """Message and remedy where files and caller leave several hyperparameters of every group open."""
+    names = [key.replace("_", " ") for key in keys]
+    options = [REMEDY[key].partition(",")[0] for key in keys]
+    message = f"{', '.join(names[:-1])} and {names[-1]} are not in the files, so that theory predicts nothing"
+    return message, f"{', '.join(options)}, or --settings run.toml, which also takes a [schedule] table"
 
 
 def groups_differ(name: str, origins: Sequence[str], remedy: str) -> Finding:

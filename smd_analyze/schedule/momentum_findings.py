@@ -75,9 +75,10 @@ def _lost(spoken: Spoken, read: MomentumRead) -> str:
     """What the clock lost, in updates' worth of settled decay."""
     rows = spoken.filled.rows
     first, last = rows[0]["step_from"], rows[read.until]["step_to"]
+    of = "steps at the rates that it later runs on from, smoothly" if read.moving else "steps at its later rate"
     return (
         f"in steps {first} to {last} {spoken.pool.terms} lost the decay of {last - first - read.missing:.2f} of "
-        f"{last - first} steps"
+        f"{last - first} {of}"
     )
 
 

@@ -26,8 +26,9 @@ COLUMNS: dict[str, type] = {
     "learning_rate_last_high": float, "learning_rate_changes": bool,
     "weight_decay": float, "momentum": float, "dampening": float, "nesterov": bool,
     "beta1": float, "beta2": float, "eps": float, "decoupled": bool, "decay_rule": str, "rate_in_velocity": bool,
-    "momentum_assumed": bool, "source": str,
+    "momentum_assumed": bool, "adjust_lr": str, "source": str,
 }  # fmt: skip
+LONE = "; learning rate saved for the next update, assumed of the last one"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ def group_rows(
 ) -> GroupRows:
     """One row per interval between consecutive `steps`; `values` are the caller's words for this group.
 
+    A lone checkpoint has a row from its step to its step, of the update that made it.
+
     `logged`: hyperparameter → what the trainer logged of it. `framework`: the trainer that wrote the checkpoints.
     """
     logged = logged or {}
@@ -78,19 +81,22 @@ def group_rows(
                 assumed.append(f"{key} = {default:g}")
     nesterov = _switch("nesterov", facts, values)
     if nesterov is None and optimizer is not None:
-        nesterov = False
+        nesterov = optimizer == "muon"  # torch's defaults
     said = facts.words.get("optimizer", ("", ""))[0]  # in the framework's own words
     rule = str(values.get("decay_rule") or rule_of(framework, names.normal(said)))
     inside = values.get("rate_in_velocity", rate_in_velocity(framework, said))
     words = {
         "optimizer": optimizer, "decoupled": decoupled, "nesterov": nesterov, "source": _origin(sources),
-        "decay_rule": rule, "momentum_assumed": False,
+        "decay_rule": rule, "momentum_assumed": False, "adjust_lr": facts.words.get("adjust_lr", (None, ""))[0],
         "rate_in_velocity": None if optimizer not in (None, "sgd", "sgdw") else inside,
     }  # fmt: skip
-    spans = list(zip(steps, steps[1:], strict=False))
+    spans = list(zip(steps, steps[1:], strict=False)) or [(t, t) for t in steps]
     begun = max((v for v, s in facts.configured.get("learning_rate", ()) if s.endswith("initial_lr")), default=0.0)
     largest = largest_rate(rate.series, clock.made(steps[-1]), begun) if steps else float("nan")
     decay = decay_series(rule, rate.series, numbers["weight_decay"], largest)
+    rate_found = facts.numbers.get("learning_rate")
+    if len(steps) == 1 and rate.series is not None and rate_found is not None and rate_found.meant[-1]:
+        words["source"] += LONE
     rows = tuple(_row(a, b, clock, rate.series, numbers, decay) | words for a, b in spans)
 
     def under_rules() -> dict[str, list[float]]:
@@ -150,7 +156,9 @@ def _origin(sources: Mapping[str, str]) -> str:
 
 
 def _span(clock: Clock, a: int, b: int) -> tuple[int, int]:
-    """First and last update between two checkpoints."""
+    """First and last update between two checkpoints; of a lone one the update that made it."""
+    if a == b:
+        return max(clock.made(a), 1), max(clock.made(a), 1)
     return clock.made(a) + 1, max(clock.made(b), clock.made(a) + 1)
 
 

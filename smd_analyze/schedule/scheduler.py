@@ -62,11 +62,15 @@ def in_stairs(
 
 def _counted(series: Series, count: curves.Function) -> Series:
     """A series over the scheduler's count as one over updates."""
+    if series.low is series.best and series.high is series.best:
+        return exact(lambda u: series.best(count(u)))
     return Series(lambda u: series.best(count(u)), lambda u: series.low(count(u)), lambda u: series.high(count(u)))
 
 
 def _bounded(candidates: list[Series]) -> Series:
     """The first one, bounded by all of them."""
+    if len(candidates) == 1:
+        return candidates[0]
     return Series(
         candidates[0].best,
         lambda u: np.min([s.low(u) for s in candidates], axis=0),

@@ -27,8 +27,10 @@ class Series:
         sums = np.zeros(3)
         for begin in range(first, last + 1, CHUNK):
             u = np.arange(begin, min(begin + CHUNK, last + 1), dtype=float)
-            values = np.array([self.best(u), self.low(u), self.high(u)])
-            sums += values.sum(axis=1)
+            if self.low is self.best and self.high is self.best:
+                sums += self.best(u).sum()
+            else:
+                sums += np.array([self.best(u), self.low(u), self.high(u)]).sum(axis=1)
         return float(sums[0]), float(min(sums[0], sums[1])), float(max(sums[0], sums[2]))
 
     def at(self, update: int) -> float:
@@ -38,7 +40,8 @@ class Series:
     def ends(self, update: int) -> tuple[float, float]:
         """Lowest and highest value at one update."""
         u = np.array([float(update)])
-        best, low, high = (float(f(u)[0]) for f in (self.best, self.low, self.high))
+        best = float(self.best(u)[0])
+        low, high = (best if f is self.best else float(f(u)[0]) for f in (self.low, self.high))
         return min(best, low), max(best, high)
 
 

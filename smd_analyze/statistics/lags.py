@@ -42,7 +42,7 @@ def lags_table(
         if whole:
             sums[~near] = found.sums[number]
         before, after = vv[pairs[:, 0]], vv[pairs[:, 1]]
-        turned = turn(*(sums[:, k] for k in (VV, DD, DV)), before, after)
+        turned = turn(sums[:, VV], sums[:, DD], sums[:, DV], before, after)
         with np.errstate(invalid="ignore", divide="ignore"):
             retention = np.cos(turned) * np.sqrt(after / before)
         good = np.flatnonzero(np.isfinite(retention) & np.isfinite(turned))

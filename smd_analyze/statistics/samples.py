@@ -70,7 +70,7 @@ class Samples:
             return
         rows, values = result.seen.rows, result.seen.values
         for piece in result.item.chunk.pieces:
-            known = self.open.get(piece.parameter) or self._open(piece.parameter, values.dtype)
+            known = self.open.get(piece.parameter) or self._open(piece.parameter)
             part = slice(piece.first, piece.first + piece.count)
             known.values[rows, part] = values[:, piece.column : piece.column + piece.count]
             known.awaited -= piece.count * len(rows)
@@ -78,10 +78,11 @@ class Samples:
                 del self.open[piece.parameter]
                 self._compare(known)
 
-    def _open(self, parameter: str, dtype: np.dtype) -> _History:
+    def _open(self, parameter: str) -> _History:
         source = self.sources[parameter]
         places = positions_for(source)
         low, high = sampled(places, *(source.reach if source.raw else (0, source.numel)))
+        dtype = np.float64 if source.dtype in ("float64", "complex128") else np.float32
         values = np.full((len(self.moments), len(places)), np.nan, dtype)
         known = self.open[parameter] = _History(source, values, (high - low) * len(self.moments))
         return known

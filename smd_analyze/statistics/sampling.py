@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MOST = 4096  # elements kept of a tensor for each group that uses it: 1 − cos θ is then known to √(2/4096) = 2.2 %
 SHARED = 8  # groups that a fused tensor is sampled for in full
-MOMENTS = 128  # intervals between checkpoints at which elements are kept
+MOMENTS = 64  # intervals between checkpoints at which elements are kept
 FEWEST = 4  # checkpoints from which more than neighbours can be compared
 
 

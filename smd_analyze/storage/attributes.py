@@ -58,6 +58,7 @@ WORDS = {
     "learning_rate_changes": "the learning rate changes within the interval",
     "decay_rule": "how weight decay goes with the learning rate",
     "rate_in_velocity": "momentum keeps the learning rate inside the velocity",
+    "adjust_lr": "how Muon's learning rate depends on a matrix's shape (torch's adjust_lr_fn)",
     "momentum_assumed": "nothing says the momentum: it is assumed",
     "clock": "name of the decay clock",
     "functional": "which part of the parameter feels no gradient",

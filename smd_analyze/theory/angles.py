@@ -30,9 +30,9 @@ def angular_updates(stats: Statistics, schedule: Schedule) -> pl.DataFrame:
     optimizer: theory/sgd.py, theory/nesterov.py; more of it in theory/norms.py), of Lion and Muon
     $\eta^2\lVert u\rVert^2/n - (x + \tfrac12 d\ln n/dt)^2$; intervals merged until they cover 5/(1−α) steps. Only the
     first two are independent measurements. All are root mean squares over the group's units.
-    Low and high: 95 % of the scatter over the units (at least 8), for `norms` with the interval of Σηλ, of what the
-    momentum still remembers, and of a batch normalization's ε (theory/softening.py); null otherwise, and for `norms` where these are no identity for all gradients (Nesterov,
-    AdamW, Muon, weights that are not scale-invariant).
+    Low and high: 95 % of the scatter over the units (at least 8); for `norms` with the interval of Σηλ, of what the
+    momentum still remembers and of a batch normalization's ε (theory/softening.py); null otherwise, and for `norms`
+    where these are no identity for all gradients (Nesterov, AdamW, Muon, weights that are not scale-invariant).
     Angles that the rounding of saved copies hides are null, "below resolution"; somewhat larger ones are corrected.
     `note`: assumptions and cautions in words, "" if there are none. Raises nothing: unknown schedules give no rows.
     """

@@ -9,11 +9,12 @@ import polars as pl
 
 from smd_analyze.records.schedule import Schedule
 from smd_analyze.records.statistics import Statistics, UnitSeries
+from smd_analyze.theory import adam_l2
 from smd_analyze.theory.course import Course
 from smd_analyze.theory.decoupled import TAIL
 from smd_analyze.theory.diffusion import first_from_buffer, first_from_slope
 from smd_analyze.theory.geometry import angle_of_cosine
-from smd_analyze.theory.laws import Law
+from smd_analyze.theory.laws import Law, adamw_law
 from smd_analyze.theory.of_group import courses, standing
 from smd_analyze.theory.rounding import RESOLVED, copied, rounding_of, without_rounding
 
@@ -110,8 +111,8 @@ def _resolve(out: dict[str, Any], notes: list[str], types: tuple[str, ...]) -> N
 def _start(series: UnitSeries, course: Course, i: int) -> tuple[float, float] | None:
     """Σ‖w‖² of checkpoint i and Σ⟨w_i, w_i+1⟩ one optimizer step later, over the units; None where unknown."""
     j = i + 1
-    law, before, after = course.laws[j], series.vv[i], series.vv[j]
-    if isinstance(law, str) or course.trouble(j) or not np.isfinite(course.lengths[j] + course.decay[j]):
+    law, before, after = law_at(course, j), series.vv[i], series.vv[j]
+    if isinstance(law, str) or not np.isfinite(course.lengths[j] + course.decay[j]):
         return None
     if not np.isfinite(before + after).all() or not before.any() or not after.any():
         return None
@@ -139,12 +140,12 @@ class _Propagated:
         """
         course = self.course
         for m in range(i + 1, j + 1):
-            if trouble := course.trouble(m):
-                return trouble
+            if isinstance(law := law_at(course, m), str):
+                return law
             if not np.isfinite(course.lengths[m] + course.decay[m]):
                 return "learning rate or weight decay unknown"
-        law = course.laws[i + 1]
-        if start is None or isinstance(law, str) or any(course.laws[m] != law for m in range(i + 1, j + 1)):
+        law = law_at(course, i + 1)
+        if start is None or isinstance(law, str) or any(law_at(course, m) != law for m in range(i + 2, j + 1)):
             return "norms unknown" if start is None else "the optimizer changes in between"
         per_step = course.decay[i + 1 : j + 1] / course.lengths[i + 1 : j + 1]
         gone = np.cumsum(course.lengths[i + 1 : j + 1])
@@ -178,6 +179,14 @@ class _Propagated:
             late, early = (np.asarray(law.retention(x, a, 1.0, lag)) for lag in (settled + k, settled))
             self.slow[m] = float(late / early) if early else np.nan
         return self.slow[m]
+
+
+def law_at(course: Course, i: int) -> Law | str:
+    """The law of interval i, or why there is none. Adam without decay is AdamW without decay."""
+    if course.laws[i] == adam_l2.SOURCE and course.decay[i] == 0 and np.isfinite(course.momentum[i]):
+        return adamw_law(float(course.beta2[i]) if np.isfinite(course.beta2[i]) else None)
+    law = course.laws[i]
+    return course.trouble(i) or law
 
 
 def _memory(law: Law, momentum: float) -> float:

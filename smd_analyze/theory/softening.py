@@ -53,7 +53,7 @@ def _softening(norm: Normalizer, series: UnitSeries, course: Course, gains: Cour
     $$ \sum\rho = \frac{\varepsilon}{(s+\varepsilon)n}\Big(-\tfrac12\Delta\gamma^2 - \gamma^2\sum x_e^\gamma + h\Big),
        \quad 0 \le h \le \tfrac12\gamma^2\sum x_e $$
 
-    h: what noise adds to γ², which nothing saved tells. Where the gain's decay is not known it is taken as the weights'.
+    h: what noise adds to γ², which nothing saved tells. A gain's decay that is not known is taken as the weights'.
     Source: sum of γ'² − γ² over γ's updates, as for ‖w‖² in theory/sgd.py.
     """
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -56,13 +56,14 @@ def explained(report: Report, layer: str) -> list[Way]:
 def lines_of_state(f: Facts) -> Iterator[str]:
     """What the layer is, and its state in words."""
     about = f.layer
+    guessed = about["evidence"] == "guessed"
     finest = f"granularity {about['granularity']}, " if about["granularity"] else ""
     yield f"{f.name}: {about.get('state') or MISSING}"
     yield from lines(
         [
             f"{about['status']} ({about['evidence']}), {finest}{about['units']} units, {about['numel']} elements"
             + (f": {about['reason']}" if about.get("reason") else "")
-            + ("; what is said below holds if that guess is right" if about["evidence"] == "guessed" else ""),
+            + ("; what is said below holds if that guess is right" if f.invariant and guessed else ""),
             *([f"advice: {about['advice']}"] if about.get("advice") else []),
         ]
     )

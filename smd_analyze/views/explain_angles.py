@@ -12,11 +12,11 @@ from smd_analyze.views.explain_second_moment import second_moment_angle
 from smd_analyze.views.explain_transient import batches, transient_ways
 from smd_analyze.views.explain_updates import implied, measured, size_words, update_size
 from smd_analyze.views.explain_ways import Way
-from smd_analyze.views.text import angle_scale, given, number, present
+from smd_analyze.views.text import angle_scale, counted, given, number, present
 
 METHODS = {
     "consecutive": "checkpoints one step apart",
-    "buffer": "the last step, rebuilt from the saved optimizer state",
+    "buffer": "rebuilt from the saved optimizer state",
 }
 NOT_IMPLIED = "θ₁ implied: no number; two norms and the schedule between them are needed"
 NOT_MEASURED = (
@@ -43,8 +43,8 @@ def equilibrium(f: Facts, scale: float, unit: str) -> Iterator[Way | str]:
         yield second_moment_angle(f, scale, unit)
         return
     if not present(held) or isinstance(law, str):
-        why = law if isinstance(law, str) and not f.last.get("source") else f.last.get("source")
-        yield f"θ* = –: no equilibrium angular update; {why or 'no prediction for this layer'}"
+        why = "no decay" if f.row.get("weight_decay") == 0 else f.last.get("source") or "no prediction for this layer"
+        yield f"θ* = –: no equilibrium angular update; {why}"
         return
     steps, result = law.angle()
     notes = [law.source, reserve(f)]
@@ -52,7 +52,7 @@ def equilibrium(f: Facts, scale: float, unit: str) -> Iterator[Way | str]:
     if law.name == MUON:
         steps, result, within, why = _from_level(f, law)
     yield Way(
-        "equilibrium_angular_update", "θ*", f"angular update at equilibrium, step {f.last['step']}", held,
+        "equilibrium_angular_update", "θ*", f"at equilibrium, for the update of step {f.last['step']}", held,
         steps, result, unit=unit, scale=scale, within=within, why=why, notes=(*notes, *assumed(f)),
     )  # fmt: skip
 
@@ -68,7 +68,7 @@ def _from_level(f: Facts, law: Law) -> tuple[tuple[str, ...], float | None, floa
     )
     square = rate**2 * size / level**2 - law.x**2
     result = math.sqrt(square) if square > 0 else None
-    return (words,), result, 0.06, "‖u‖² in round numbers: the report simulates Newton–Schulz updates of this shape"
+    return (words,), result, 0.1, "‖u‖² in round numbers: the report simulates Newton–Schulz updates of this shape"
 
 
 def reserve(f: Facts) -> str:
@@ -105,12 +105,15 @@ def _summary(f: Facts, name: str, rows: Sequence[Row], scale: float, unit: str) 
     known = [r for r in rows if present(r["angular_update"])]
     if not known:
         note = next((r["note"] for r in reversed(rows) if r.get("note")), "")
-        yield f"θ₁ {name}: no number; {note}" if note else NOT_IMPLIED if name == "implied" else NOT_MEASURED
+        law = law_of(f.row, f.decay)
+        unknown = law if isinstance(law, str) else "decay depends on the gradients" if law.name == ADAM_L2 else ""
+        why = note or (unknown if name == "implied" and f.row else "")
+        yield f"θ₁ {name}: no number; {why}" if why else NOT_IMPLIED if name == "implied" else NOT_MEASURED
         return
     found, held = used(f, rows), f.layer.get(name)
     what = (
-        "implied by the norms, an identity: beside θ* it says whether the norm is stationary"
-        if name == "implied" else "measured, independent of the norms: beside θ* it tests theory"
+        "an identity of the norms: beside θ* it says whether the norm is stationary"
+        if name == "implied" else "independent of the norms: beside θ* it tests theory"
     )  # fmt: skip
     one = _one(f, found[-1], scale, unit)
     if len(found) == 1 or not present(held):
@@ -120,10 +123,10 @@ def _summary(f: Facts, name: str, rows: Sequence[Row], scale: float, unit: str) 
     ends, basis = (f.layer.get(f"{name}_low"), f.layer.get(f"{name}_high")), "EI" if name == "implied" else "θ₁/θ*"
     yield Way(
         name, f"θ₁ {name}", what, held,
-        (f"root mean square of {len(found)} values from step {found[0]['step_from']} on; the last of them:",), mean,
-        *ends, unit, scale, notes=(f"± relative, that of {basis} below" if present(ends[0]) else "",),
+        (f"root mean square of {len(found)} values from step {found[0]['step_from']} on",), mean,
+        *ends, unit, scale, notes=(f"± that of {basis}, relative" if present(ends[0]) else "",),
     )  # fmt: skip
-    yield one
+    yield replace(one, symbol="the last of them, θ₁")
 
 
 def _one(f: Facts, row: Row, scale: float, unit: str) -> Way:
@@ -133,12 +136,18 @@ def _one(f: Facts, row: Row, scale: float, unit: str) -> Way:
     when = f"step {stop}, {METHODS[row['method']]}" if row["method"] in METHODS else f"steps {start} to {stop}"
     rests = ""
     if present(row["angular_update_low"]):
-        rests = "± scatter over the units" + (", Σηλ and the momentum's memory" if by_norms else "")
+        rests = "± scatter over units" + (", Σηλ, momentum's memory" if by_norms else "")
     return Way(
         f"angular_update {row['method']}", "θ₁", when, row["angular_update"], steps, result,
         row["angular_update_low"], row["angular_update_high"], unit, scale, within=within, why=why,
-        notes=(rests, str(row.get("note") or "").replace("if invariant; ", "").replace("if invariant", "")),
+        notes=(rests, _cautions(row)),
     )  # fmt: skip
+
+
+def _cautions(row: Row) -> str:
+    """The row's note, without what the page says elsewhere."""
+    parts = str(row.get("note") or "").split("; ")
+    return "; ".join(p for p in parts if p not in ("if invariant", "with the saved momentum at both ends"))
 
 
 def _agreement(f: Facts) -> Iterator[Way | str]:
@@ -154,9 +163,9 @@ def _agreement(f: Facts) -> Iterator[Way | str]:
     ratios = [(r["step_to"], r["angular_update"] / theory[r["step_to"]]) for r in found if theory.get(r["step_to"])]
     means = batches(f, ratios)
     result = math.sqrt(sum(means) / len(means)) if means else None
-    many = "" if len(means) == len(ratios) else f" in {len(means)} batches (updates within 2/(1−α) steps are one)"
+    many = "" if len(means) == len(ratios) else f" in {len(means)} batches (updates within 2/(1−α) steps are one batch)"
     yield Way(
-        "agreement", "θ₁/θ*", f"measured over equilibrium angular update: {row['outcome']}", row["value"],
-        (f"root mean square of θ₁/θ* over {len(ratios)} measurements{many}",), result, row["low"], row["high"],
-        notes=("± t interval over the batches' mean squares" if present(row["low"]) else "too few for an interval",),
+        "agreement", "θ₁/θ*", f"measured over equilibrium: {row['outcome']}", row["value"],
+        (f"root mean square of {counted(len(ratios), 'ratio')}{many}",), result, row["low"], row["high"],
+        notes=("± t interval over the batches" if present(row["low"]) else "too few for an interval",),
     )  # fmt: skip

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 
 from smd_analyze.views.explain_facts import Facts, Row
+from smd_analyze.views.explain_lags import QUANTITIES as LAGS
+from smd_analyze.views.explain_lags import lag_way
 from smd_analyze.views.explain_laws import Law, law_of
 from smd_analyze.views.explain_ways import Way
 from smd_analyze.views.text import given, number, present
@@ -30,15 +32,12 @@ def estimate_ways(f: Facts) -> Iterator[Way | str]:
             continue
         if not present(row["value"]):
             yield f"{name} = –: {row['outcome']}" + (f" ({row['advice']})" if row["advice"] else "")
+        elif name in LAGS:
+            yield lag_way(f, row)
         elif name in made:
             yield made[name](f, row)
         else:
             yield Way(name, name, str(row["method"] or ""), row["value"], (), None, row["low"], row["high"])
-
-
-def _notes(row: Row, rests: str = "") -> tuple[str, ...]:
-    """What the interval rests on."""
-    return (rests if present(row["low"]) and rests else "",)
 
 
 def _effective(f: Facts, row: Row) -> Way:
@@ -74,14 +73,14 @@ def _fluctuation(f: Facts, row: Row) -> Way:
         "norm_fluctuation", "sd(‖w‖)/‖w‖*", "scatter of one unit's norm at equilibrium", row["value"],
         (f"½·CV·√(xₑ/2), xₑ = {number(slow)}, CV = 1 (of the gradient's square; filters have about 1 to 1.4)",),
         0.5 * math.sqrt(slow / 2) if slow else None,
-        notes=("stationary variance of the linear equation of ‖w‖⁴",),
+        notes=("of the linear equation of ‖w‖⁴",),
     )  # fmt: skip
 
 
 def _scale(f: Facts, row: Row) -> Way:
     """L of the last interval: (S₂ − ΦS₁)/B."""
     law, series, last = law_of(f.row, f.decay), f.series, f.row
-    form = "L = (S₂ − ΦS₁)/B of every interval, S = ‖w‖⁴ of a unit, weighted least squares of all"
+    form = "L = (S₂ − ΦS₁)/B of every interval, S = ‖w‖⁴ of a unit"
     steps, result = (form,), None
     if isinstance(law, Law) and series is not None and last["sum_decay"] and last["sum_learning_rate"]:
         import numpy as np  # heavy
@@ -96,14 +95,15 @@ def _scale(f: Facts, row: Row) -> Way:
         if i is not None and j is not None:
             result = float(np.nanmedian((series.vv[j] ** 2 - phi * series.vv[i] ** 2) / source))
             put = (
-                f"Φ = (1−xₑ)^4k = {number(phi)}, B = ηₑ²(1+q)(1−Φ)/(1−q²) = {number(source)}, q = (1−xₑ)², ηₑ = η/(1−α) = "
-                f"{number(rate)}, steps {last['step_from']} to {last['step_to']}: L"
+                f"{form}, Φ = (1−xₑ)^4k = {number(phi)}, B = ηₑ²(1+q)(1−Φ)/(1−q²) = {number(source)}, q = (1−xₑ)², "
+                f"ηₑ = η/(1−α) = {number(rate)}, steps {last['step_from']} to {last['step_to']}: L"
             )
-            steps = (form, put)
+            steps = (put,)
+    rests = "± " + str(row["method"]).partition(",")[0] + ("" if row["level"] else ", no coverage claimed")
     return Way(
-        "gradient_scale", "L", f"squared gradient at unit norm, E‖w‖²‖g‖²; {row['outcome']}", row["value"], steps, result,
-        row["low"], row["high"], unit="loss²", within=math.inf, why=ONE if result is not None else "",
-        notes=_notes(row, "± " + str(row["method"])),
+        "gradient_scale", "L", f"squared gradient at unit norm, E‖w‖²‖g‖²; {row['outcome']}", row["value"], steps,
+        result, row["low"], row["high"], unit="loss²", within=math.inf, why=ONE if result is not None else "",
+        notes=(rests if present(row["low"]) else "",),
     )  # fmt: skip
 
 
@@ -121,12 +121,12 @@ def _decay(f: Facts, row: Row) -> Way:
     values = [] if isinstance(law, str) else _updates(f, law, saved)
     if values:
         result = sum(values) / len(values) * (f.decay or 1.0)
-        steps = (f"{form}, the slope that of the norms 10/(1−α) steps before and after: mean of {len(values)}",)
+        steps = (f"{form}, slope of the norms 10/(1−α) steps around: mean of {len(values)}",)
     configured = f"configured {number(f.decay)}" if present(f.decay) else ""
     return Way(
         "decay_from_data", "ηλ from the data", f"{row['outcome']}; {configured}", row["value"], steps, result,
-        row["low"], row["high"], unit=f"1/{f.unit}", within=0.3,
-        why="the report lets the slope bend, and leaves out where it bends much" if result else "",
+        row["low"], row["high"], unit=f"1/{f.unit}", within=math.inf,
+        why="the report lets the slope bend, and leaves out where it bends too much" if result else "",
         notes=("± " + str(row["method"]) if present(row["low"]) else str(row["method"]),),
     )  # fmt: skip
 

@@ -105,7 +105,7 @@ class Facts:
 
     @cached_property
     def decay(self) -> float | None:
-        """ηλ of the last update, dampening left out: λ in force × its learning rate; the interval's mean if η is unknown."""
+        """ηλ of the last update, dampening left out: λ in force times its η; the interval's mean if η is unknown."""
         return self.decay_of(self.row)
 
     def decay_of(self, row: Row, end: str = "last") -> float | None:

@@ -18,9 +18,9 @@ SMD, KOSSON = "Wan et al. 2021", "Kosson et al. 2023"
 HEAVY, NESTEROV, SGDW, SGDW_NESTEROV = "heavy ball", "Nesterov", "SGDW", "SGDW with Nesterov momentum"
 ADAMW, ADAM_L2, LION, MUON = "AdamW", "Adam with L2", "Lion", "Muon"
 SOURCES = {
-    HEAVY: f"exact for a stationary norm and any gradients; {SMD}",
+    HEAVY: f"exact for a stationary norm, whatever the gradients; {SMD}",
     NESTEROV: "exact for zero-mean gradients; ARMA(2,1) of the update rule",
-    SGDW: f"exact for a stationary norm and any gradients; AR(2) of the update rule; leading order {KOSSON}",
+    SGDW: f"exact for a stationary norm, whatever the gradients; leading order {KOSSON}",
     SGDW_NESTEROV: "exact for zero-mean gradients; ARMA(2,1) of the update rule",
     ADAMW: f"assumes zero-mean gradients, small networks turn some 8 % less; {KOSSON}",
     ADAM_L2: "assumes zero-mean gradients; balance of decay and update with √v̂ saved beside the weights",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from smd_analyze.views.explain_facts import Facts
-from smd_analyze.views.explain_laws import HEAVY, Law, law_of
+from smd_analyze.views.explain_laws import ADAM_L2, HEAVY, Law, law_of
 from smd_analyze.views.text import given, number, present
 
 Recomputed = tuple[tuple[str, ...], float | None, float, str]
@@ -55,7 +55,7 @@ def level_from_buffers(f: Facts, law: Law) -> Recomputed:
     if found is None or size is None:
         return (form,), None, 0.0, ""
     words, s = found
-    put = f"{words}: s = {number(s)}; (Σ√L)² = {number(size[0])} over {size[1]} checkpoints: ‖w‖*"
+    put = f"{words}: s = {number(s)}; (Σ√L)² = {number(size[0])}, mean of {size[1]}: ‖w‖*"
     return (form, put), (s * size[0]) ** 0.25, 0.0, ""
 
 
@@ -88,7 +88,7 @@ def level_from_norms(f: Facts, law: Law) -> Recomputed:
 def next_norm(f: Facts) -> tuple[tuple[str, ...], float | None, float]:
     """The last interval of the expected norm, from the checkpoint before: E₂ᵖ = Y* + (E₁ᵖ − Y*)e^−rk."""
     law, decay = law_of(f.row, f.decay), f.total(f.schedule[-1:])
-    form = "followed interval by interval from the first checkpoint on: E₂ᵖ = Y* + (E₁ᵖ − Y*)e^−rk"
+    form = "E₂ᵖ = Y* + (E₁ᵖ − Y*)e^−rk, interval by interval from the first checkpoint on"
     if isinstance(law, str) or len(f.predicted) < 2 or not decay:
         return (form,), None, 0.0
     if law.family and f.row.get("learning_rate_changes"):
@@ -99,6 +99,9 @@ def next_norm(f: Facts) -> tuple[tuple[str, ...], float | None, float]:
         level = None if found is None or size is None or f.last["norm_basis"] != "theory" else found[1] * size[0]
     elif present(f.last.get("equilibrium_norm")):
         level = f.last["equilibrium_norm"] ** 2
+    if law.name == ADAM_L2:
+        form = "dn/dt = η²d/(nV) − 2xₑn, V what v̂ remembers of 1/n; integrated step by step: no line can redo it"
+        return (form,), None, 0.0
     k = f.updates(f.schedule[-1:])
     rate = law.rate(decay * (law.x / f.decay if f.decay else 1.0) / k)[1]
     if not present(before) or level is None or not present(rate):
@@ -106,7 +109,7 @@ def next_norm(f: Facts) -> tuple[tuple[str, ...], float | None, float]:
         return (form + (", with one L fitted to all intervals (no line can redo it)" if fitted else ""),), None, 0.0
     linear = level + (before**law.power - level) * math.exp(-rate * k)
     put = (
-        f"p = {law.power}, E₁ = {number(before)} at step {f.predicted[-2]['step']}, Y* = "
+        f"{form}; the last: p = {law.power}, E₁ = {number(before)} at step {f.predicted[-2]['step']}, Y* = "
         f"{number(level ** (1 / law.power))}^{law.power}, r = {number(rate)}, k = {k:g}: E‖w‖"
     )
-    return (form, put), linear ** (1 / law.power), 0.03
+    return (put,), linear ** (1 / law.power), 0.03

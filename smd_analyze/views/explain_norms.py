@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from smd_analyze.views.explain_angles import assumed, reserve
-from smd_analyze.views.explain_facts import Facts
-from smd_analyze.views.explain_laws import ADAM_L2, ADAMW, MUON, SMD, Law, law_of
+from smd_analyze.views.explain_angles import reserve
+from smd_analyze.views.explain_facts import Facts, Row
 from smd_analyze.views.explain_index import index_of_units
+from smd_analyze.views.explain_laws import ADAM_L2, ADAMW, MUON, SMD, law_of
 from smd_analyze.views.explain_levels import level_from_buffers, level_from_norms, next_norm
 from smd_analyze.views.explain_second_moment import second_moment_norm
 from smd_analyze.views.explain_ways import Way
@@ -59,11 +59,11 @@ def _equilibrium(f: Facts) -> Iterator[Way | str]:
     basis = "extrapolated from its own norms" if last["norm_basis"] == "extrapolated" else "theory"
     meaning = f"norm at equilibrium, step {last['step']} ({basis})"
     ends = last.get("equilibrium_norm_low"), last.get("equilibrium_norm_high")
-    notes = [reserve(f), *assumed(f)]
+    notes = [reserve(f)]
     if law.family:
         made = level_from_norms if last["norm_basis"] == "extrapolated" else level_from_buffers
         steps, result, within, why = made(f, law)
-        rests = "± jackknife over the nearest five checkpoints or intervals" if present(ends[0]) else ""
+        rests = "± jackknife over the nearest five" if present(ends[0]) else ""
         yield Way(
             "equilibrium_norm", "‖w‖*", meaning, held, steps, result, *ends, within=within, why=why,
             notes=(rests, SMD, *notes),
@@ -97,7 +97,7 @@ def _expected(f: Facts) -> Iterator[Way | str]:
     ends = f.last.get("expected_norm_low"), f.last.get("expected_norm_high")
     rests = "± scatter of L over the intervals, its drift in it only as scatter" if present(ends[0]) else ""
     yield Way(
-        "expected_norm", "E‖w‖", f"expected under the schedule at step {f.last['step']}; found {number(found)}", held,
+        "expected_norm", "E‖w‖", f"expected under the schedule; found {number(found)}", held,
         steps, result, *ends, within=within, why="the last interval alone, leading order" if result else "",
         notes=(rests, words.removeprefix("expected norm: ")),
     )  # fmt: skip
@@ -116,13 +116,13 @@ def _turned(f: Facts) -> Iterator[Way | str]:
         return
     form = next((p for p in str(last["source"]).split("; ") if p.startswith("diffusion angle: ")), "")
     yield Way(
-        "excess_retention", "Eₖ", "confinement (> 0) or drift (< 0) between checkpoints, no verdict", excess,
+        "excess_retention", "Eₖ", "> 0 confinement, < 0 drift between checkpoints; no verdict", excess,
         (
-            f"ln(cos θₖ/cos θₖ⁰), θₖ = {number(angle)} rad measured, θₖ⁰ = {number(reference)} rad if gradients had zero "
-            "mean (recursion of the update rule)",
+            f"ln(cos θₖ/cos θₖ⁰), θₖ = {number(angle)} rad since the checkpoint before, θₖ⁰ = {number(reference)} rad "
+            "if gradients had zero mean (recursion of the update rule)",
         ),
         math.log(math.cos(angle) / math.cos(reference)) if min(math.cos(angle), math.cos(reference)) > 0 else None,
-        notes=(form.replace("diffusion angle: ", "θₖ⁰ starts "),), within=0.02,
+        notes=(form.replace("diffusion angle: ", "θₖ⁰ starts "),),
     )  # fmt: skip
 
 
@@ -145,6 +145,11 @@ def _standing(f: Facts) -> Iterator[Way | str]:
         yield f"stationary since step {since['value']:.0f}: {since['method']}"
 
 
+def _none(row: Row) -> str:
+    """Why a level has no interval."""
+    return f"no interval: {str(row['advice'] or row['method']).partition(':')[0]}"
+
+
 def _level(f: Facts) -> Iterator[Way | str]:
     """Mean norm of the stationary stretch, over theory's."""
     row, ratio = f.fit("level"), f.fit("level_ratio")
@@ -159,7 +164,7 @@ def _level(f: Facts) -> Iterator[Way | str]:
         "level", "level", "norm at which the layer stands", row["value"],
         (f"mean ‖w‖ of {len(norms)} checkpoints from step {since:.0f} on",), sum(norms) / len(norms) if norms else None,
         row["low"], row["high"],
-        notes=("± scatter of batch means" if present(row["low"]) else f"no interval: {row['advice'] or row['method']}",),
+        notes=("± scatter of batch means" if present(row["low"]) else _none(row),),
     )  # fmt: skip
     theory = f.last.get("equilibrium_norm")
     if present(ratio.get("value")) and present(theory):
@@ -167,5 +172,3 @@ def _level(f: Facts) -> Iterator[Way | str]:
             "level_ratio", "level/‖w‖*", "over the norm that theory predicts", ratio["value"],
             (f"{number(row['value'])}/{number(theory)}",), row["value"] / theory, ratio["low"], ratio["high"],
         )  # fmt: skip
-
-

@@ -17,7 +17,7 @@ LARGEST = 0.05
 
 @dataclass(frozen=True)
 class Balance:
-    """Arrays [units]: equilibrium norm, decay per step there; inputs of one unit as text; `lag` median over the units."""
+    """Arrays [units]: equilibrium norm, decay per step there; inputs of one unit as text."""
 
     norm: Any
     decay: Any

@@ -1,4 +1,4 @@
-"""Where learning rate and decay of one layer come from: files, caller, decay clocks; what rule ties them; what is assumed."""
+"""Where learning rate and decay of one layer come from: files, caller, decay clocks; the rule, and what is assumed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SYMBOLS = {
     "eps": "ε",
 }  # fmt: skip
 USUAL = "learning rate × weight decay"
-MOST = 3
+MOST = 2
 """Clocks that are shown; more are counted."""
 
 
@@ -30,21 +30,32 @@ def source_ways(f: Facts) -> Iterator[Way | str]:
         yield "schedule unknown: no learning rate and weight decay for this layer's parameter group"
         return
     yield _numbers(row)
-    yield f"read in: {'; '.join(dict.fromkeys(str(row['source'] or MISSING).split('; ')))}"
+    yield f"read in: {_places(str(row['source'] or MISSING))}"
     rule = row.get("decay_rule")
     if rule and rule != USUAL:
         yield f"decay rule: {rule}"
     if row.get("rate_in_velocity"):
-        yield "the velocity holds the learning rate (as in Keras, Caffe): after a change the old one lingers 1/(1−α) steps"
+        yield "the velocity holds the learning rate (Keras, Caffe): after a change the old one lingers 1/(1−α) steps"
     if row.get("momentum_assumed") and not any("momentum" in part for part in assumed(f)):
         yield f"momentum {given(row['momentum'])} is assumed, nothing says it"
     yield from _decay(f)
     ends = row.get("sum_decay_low"), row.get("sum_decay_high")
-    yield (
-        f"Ση = {number(row['sum_learning_rate'])}, Σηλ = {interval(row['sum_decay'], *ends, digits=4)} over steps "
-        f"{row['step_from']} to {row['step_to']}" + (f"; over the run: {row['shape']}" if row.get("shape") else "")
-    )
+    sums = f"Ση = {number(row['sum_learning_rate'])}, Σηλ = {interval(row['sum_decay'], *ends, digits=4)}"
+    shape = f"; over the run: {row['shape']}" if row.get("shape") else ""
+    if shape or present(row["sum_learning_rate"]) or present(row["sum_decay"]):
+        yield f"{sums} over steps {row['step_from']} to {row['step_to']}{shape}"
     yield from _clocks(f)
+
+
+def _places(source: str) -> str:
+    """`param_groups[0] of the optimizer: lr, weight_decay; MultiStepLR`: what was read, place by place."""
+    found: dict[str, list[str]] = {}
+    for part in source.split("; "):
+        place, _, name = part.partition(", ")
+        names = found.setdefault(place, [])
+        if name and name not in names:
+            names.append(name)
+    return "; ".join(f"{place}: {', '.join(names)}" if names else place for place, names in found.items())
 
 
 def _numbers(row: Row) -> str:
@@ -57,7 +68,8 @@ def _numbers(row: Row) -> str:
         words.append("η unknown")
     flags = ("nesterov", "Nesterov"), ("decoupled", "decoupled decay")
     words += [word for key, word in flags if row.get(key)]
-    return f"{', '.join(words)}: steps {row['step_from']} to {row['step_to']}, parameter group {row['parameter_group']!r}"
+    where = f"steps {row['step_from']} to {row['step_to']}, parameter group {row['parameter_group']!r}"
+    return f"{', '.join(words)}: {where}"
 
 
 def _decay(f: Facts) -> Iterator[Way | str]:
@@ -75,9 +87,10 @@ def _decay(f: Facts) -> Iterator[Way | str]:
         step = f"Σηλ over the interval for the last of its {f.updates([row]):g} updates, by the decay rule"
     else:
         step = f"Σηλ/k = {number(row['sum_decay'])}/{f.updates([row]):g}"
+    meaning = str(fit["method"]).replace(" of the last update", ", last update")
     yield Way(
-        "intrinsic_learning_rate", "ηλ", f"decay of the last update: {fit['method']}", held, (step,), f.decay,
-        unit=f"1/{f.unit}", notes=("intrinsic learning rate: Li, Lyu & Arora 2020",),
+        "intrinsic_learning_rate", "ηλ", meaning, held, (step,), f.decay,
+        unit=f"1/{f.unit}", notes=("Li, Lyu & Arora 2020",),
     )  # fmt: skip
 
 
@@ -93,10 +106,14 @@ def _clocks(f: Facts) -> Iterator[Way | str]:
         mine = table.filter(pl.col("clock") == clock).sort("step_from").to_dicts()
         if mine and (clock in named or mine[0]["parameter"] in named or mine[0]["parameter"] in owned):
             rows.append(mine[-1])
-    for row in rows[:MOST]:
+    kinds: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        kinds.setdefault((row["parameter"], row["functional"].partition(" ")[0]), row)
+    shown = list(kinds.values())[:MOST]
+    for row in shown:
         yield _clock(f, row)
-    if len(rows) > MOST:
-        yield f"and {len(rows) - MOST} more clocks: smd-analyze schedule lists them"
+    if len(rows) > len(shown):
+        yield f"{len(rows) - len(shown)} more clocks: smd-analyze schedule lists them"
 
 
 def _clock(f: Facts, row: Row) -> Way | str:
@@ -105,21 +122,19 @@ def _clock(f: Facts, row: Row) -> Way | str:
     value, low, high = (row[f"decay_per_step{end}"] for end in ("", "_low", "_high"))
     about = (
         f"decay clock {row['functional']} of {row['parameter']}, steps {row['step_from']} to {row['step_to']}: "
-        "feels no gradient, so that weight decay alone shrinks it by c → c′"
+        "no gradient, weight decay alone shrinks c to c′"
     )
-    steps: list[str] = ["−ln(c′/c)/k, c along a direction that the saved weights keep to rounding"]
+    form = "−ln(c′/c)/k, c its length at the two checkpoints"
     if isinstance(law, Law) and present(value) and value:
         found = float(decay_of(value, law.a if law.coupled else 0.0, law.name == "Nesterov", not law.coupled))
         if present(found):
-            form = "ηλ = u(1−α−u)/(1−u) ≈ rate·(1−α)" if law.coupled and law.a else "ηλ = u"
+            inverse = "ηλ = u(1−α−u)/(1−u) ≈ rate·(1−α)" if law.coupled and law.a else "ηλ = u"
             if law.name == "Nesterov":
-                form = "ηλ = u(1−α−u)/(1−(1+α)u) ≈ rate·(1−α)"
+                inverse = "ηλ = u(1−α−u)/(1−(1+α)u) ≈ rate·(1−α)"
             told: Any = f.decay_of(next((r for r in f.schedule if r["step_to"] == row["step_to"]), f.row))
-            steps.append(
-                f"{form}, u = 1 − e^−rate: ηλ = {number(found, 6)}"
-                + (f"; the schedule's last update there: {number(told, 6)}" if present(told) else "")
-            )
+            form += f"; {inverse}, u = 1 − e^−rate: {number(found, 6)}"
+            form += f", the schedule has {number(told, 6)}" if present(told) else ""
     return Way(
-        "decay_per_step", "rate", about, value, tuple(steps), None, low, high, unit=f"1/{f.unit}", digits=6,
-        notes=(f"{row.get('directions') or '?'} elements", str(row.get("evidence") or ""), "Kunin et al. 2021"),
+        "decay_per_step", "rate", about, value, (form,), None, low, high, unit=f"1/{f.unit}", digits=6,
+        notes=(str(row.get("evidence") or ""), "Kunin et al. 2021"),
     )  # fmt: skip

@@ -36,8 +36,8 @@ def _rate(f: Facts, law: Law) -> Iterator[Way | str]:
         return
     linear = "‖w‖⁴ relaxes as e^−rt" if law.power == 4 else "‖w‖² relaxes as e^−rt"
     yield Way(
-        "predictions.relaxation_rate", "r", f"rate at which {linear} after the last update", held, steps, result,
-        unit="1/step", notes=("source: slow eigenvalue of the mean map of the update rule", SMD if law.family else ""),
+        "predictions.relaxation_rate", "r", f"{linear} after the last update", held, steps, result,
+        unit="1/step", notes=(SMD if law.family else "slow eigenvalue of the update rule's mean map",),
     )  # fmt: skip
 
 
@@ -56,11 +56,13 @@ def _half_lives(f: Facts, law: Law) -> Iterator[Way | str]:
         damped = total * (1 - (row.get("dampening") or 0.0)) if one.coupled else total
         decay += damped * one.gain
         passed += one.rate(damped / k)[1] * k if total else 0.0
-    lead = {ADAM_L2: "r = 3xₑ at every interval"}.get(law.name, f"leading order {law.power}Σxₑ/ln 2, Σxₑ = {number(decay)}")
+    lead = {ADAM_L2: "r = 3xₑ with √v̂ of every checkpoint (not redone here)"}.get(
+        law.name, f"about {law.power}Σxₑ/ln 2, Σxₑ = {number(decay)}"
+    )  # fmt: skip
     counted = "optimizer steps" if f.per_step else "recorded steps"
     yield Way(
         "half_lives", "half-lives", f"of the norm's relaxation since step {f.predicted[0]['step']}", held,
-        (f"Σ r·k/ln 2 over {len(f.schedule)} intervals of k {counted}, {lead}: all terms",),
+        (f"Σ r·k/ln 2 over {len(f.schedule)} intervals of k {counted}, {lead}",),
         passed / math.log(2) if present(passed) else None, digits=3, within=0.02 if _moves(f) else 0.0,
         why="each interval at its mean decay" if _moves(f) and present(passed) else "",
     )  # fmt: skip
@@ -79,23 +81,34 @@ def _left(f: Facts, law: Law) -> Iterator[Way | str]:
     if not present(row["value"]):
         yield f"steps to equilibrium = –: {row['outcome']}"
         return
+    words = str(row["method"])
+    if words.startswith("stationary"):
+        yield f"0 {f.unit}s to equilibrium: {words}"
+        return
+    steps, result = _one_norm(f, law)
+    units = words.startswith("median")
+    yield Way(
+        "steps_to_equilibrium", f"{f.unit}s to equilibrium", row["outcome"], row["value"], steps, result,
+        row["low"], row["high"], within=math.inf if units else 0.0,
+        why="of the whole layer; the report's is the median over the units, each with an equilibrium of its own"
+        if units and result is not None else "",
+        notes=("± from that of ‖w‖*, no coverage claimed" if present(row["low"]) else "",),
+    )  # fmt: skip
+
+
+def _one_norm(f: Facts, law: Law) -> tuple[tuple[str, ...], float | None]:
+    """The time that the layer's own norm takes to its equilibrium one."""
     level, rate = f.last.get("equilibrium_norm"), None
     if len(f.predicted) > 1:
         before, last = f.predicted[-2:]
         if present(before["half_lives"]) and present(last["half_lives"]):
             rate = (last["half_lives"] - before["half_lives"]) * math.log(2) / (last["step"] - before["step"])
-    steps, result = ("t = ln(|sᵖ − 1|/ε)/r, s = ‖w‖/‖w‖*",), None
-    if rate and present(level) and f.norms:
-        power = law.power
-        start = f.norms[-1]["weight_norm"] / level
-        away = start**power - 1
-        near = (1 + NEAR) ** power - 1 if away > 0 else 1 - (1 - NEAR) ** power
-        result = max(math.log(abs(away) / near), 0.0) / rate if away else 0.0
-        steps = (
-            f"{steps[0]} = {number(start)}, p = {power}, ε = {number(near)} (10 % of ‖w‖), r = {number(rate)} per {f.unit}",
-        )
-    yield Way(
-        "steps_to_equilibrium", f"{f.unit}s to equilibrium", row["outcome"], row["value"], steps, result,
-        row["low"], row["high"],
-        notes=("interval from that of ‖w‖*, claims no coverage" if present(row["low"]) else "",),
-    )  # fmt: skip
+    form = "t = ln(|sᵖ − 1|/ε)/r, s = ‖w‖/‖w‖*"
+    if not rate or not present(level) or not f.norms:
+        return (form,), None
+    power = law.power
+    start = f.norms[-1]["weight_norm"] / level
+    away = start**power - 1
+    near = (1 + NEAR) ** power - 1 if away > 0 else 1 - (1 - NEAR) ** power
+    put = f"{form} = {number(start)}, p = {power}, ε = {number(near)} (10 % of ‖w‖), r = {number(rate)}/{f.unit}"
+    return (put,), max(math.log(abs(away) / near), 0.0) / rate if away else 0.0

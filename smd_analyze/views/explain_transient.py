@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 
 from smd_analyze.views.explain_facts import Facts, Row
 from smd_analyze.views.explain_laws import SMD, Law, law_of
 from smd_analyze.views.explain_ways import Way
-from smd_analyze.views.stages import rows_of
 from smd_analyze.views.text import number, present
 
 OVER = 0.05
@@ -17,28 +17,37 @@ OVER = 0.05
 
 def transient_ways(f: Facts) -> Iterator[Way]:
     """One for every change of the learning rate in whose transient there are measurements."""
-    stages = [r for r in rows_of(f.report, str(f.layer.get("parameter_group") or "")) if present(r.get("level_ratio"))]
     for row in f.fits:
         if row["quantity"] != "angle_after_change" or not present(row["value"]):
             continue
         words = str(row["method"])
-        stage = next((s for s in stages if f"at step {s['step_from']}" in words), None)
-        steps, result = _followed(f, stage)
+        steps, result = _followed(f, words)
+        when = re.search(r"\d+ to \d+ steps after learning rate [^;]*", words)
         yield Way(
-            "angle_after_change", "θ₁/θ₁(t)", f"measured over predicted after the change: {row['outcome']}",
+            "angle_after_change", "θ₁/θ₁(t)", f"measured over predicted in the transient: {row['outcome']}",
             row["value"], steps, result, row["low"], row["high"], within=0.03,
             why="the change taken as a jump right there" if result else "",
-            notes=("± t interval over the batches" if present(row["low"]) else "", words.partition(", ")[2], SMD),
+            notes=("± t interval" if present(row["low"]) else "", when[0] if when else "", SMD),
         )  # fmt: skip
 
 
-def _followed(f: Facts, stage: Row | None) -> tuple[tuple[str, ...], float | None]:
+def _followed(f: Facts, words: str) -> tuple[tuple[str, ...], float | None]:
     """Formula with the change's numbers, and the ratio worked out over the measurements in its transient."""
     form = "θ₁(t) = θ*/√(1 + (q−1)2^−h), h half-lives since the change, q = (η/λ)/(η′/λ′)"
-    law = law_of(f.row, f.decay)
-    if stage is None or isinstance(law, str):
+    law, told = law_of(f.row, f.decay), re.search(r"at step (\d+)", words)
+    steady = [r for r in f.schedule if not r["learning_rate_changes"]]
+    before = [r for r in steady if told and r["step_from"] < float(told[1])]
+    after = [r for r in steady if told and r["step_from"] >= float(told[1]) - 0.5]
+    if isinstance(law, str) or not before or not after:
         return (form,), None
-    begin, until, q = stage["step_from"], stage["step_to"], stage["level_ratio"]
+    old, new = before[-1], after[0]
+    rates, decays = (new["learning_rate_last"], old["learning_rate_last"]), (f.decay_of(new), f.decay_of(old))
+    if not all(present(v) and v for v in (*rates, *decays)):
+        return (form,), None
+    q = decays[0] / decays[1] * (rates[1] / rates[0]) ** 2
+    begin = float(told[1]) if told else 0.0
+    later = [r["step_from"] for r in f.schedule if r["step_from"] >= new["step_from"] and not _same(r, new)]
+    until = min(later, default=f.schedule[-1]["step_to"])
     halves = [(p["step"], p["half_lives"]) for p in f.predicted if present(p["half_lives"])]
     halves = [(step, h) for step, h in halves if begin <= step <= until]
     if len(halves) < 2:
@@ -57,6 +66,12 @@ def _followed(f: Facts, stage: Row | None) -> tuple[tuple[str, ...], float | Non
     means = batches(f, found)
     put = f"{form} = {number(q)}, h = {number(pace)} per {f.unit}: root mean square of {len(found)} ratios"
     return (put,), math.sqrt(sum(means) / len(means)) if means else None
+
+
+def _same(row: Row, other: Row) -> bool:
+    """Whether the learning rate is still the same, and constant."""
+    one, two = row["learning_rate_first"], other["learning_rate_first"]
+    return not row["learning_rate_changes"] and abs(one - two) <= 1e-6 * abs(two)
 
 
 def batches(f: Facts, ratios: Sequence[tuple[int, float]]) -> list[float]:

@@ -40,13 +40,13 @@ def implied(f: Facts, row: Row) -> Recomputed:
             f"units = {number(inverse)}, x = Σηλ/k = {number(x)}, {mean}: θ₁",
         )
         rough = "between the ends n is taken as steady" if law.name == LION else "‖u‖² in round numbers"
-        return words, math.sqrt(square) if square > 0 else None, 0.05 if law.name == LION else 0.08, rough
+        return words, math.sqrt(square) if square > 0 else None, 0.05 if law.name == LION else 0.1, rough
     words, share = law.share()
     squares = share * (2 * law.gain * x + growth)
     if law.name in (HEAVY, SGDW):
         radial, outside = (growth - squares) / 2, 0.0 if law.coupled else x
-        squares = squares + radial**2 + 2 * law.a / (1 + law.a) * (
-            radial * outside + squares * (radial + outside + squares)
+        squares = (
+            squares + radial**2 + 2 * law.a / (1 + law.a) * (radial * outside + squares * (radial + outside + squares))
         )
     lead = f"θ₁² = ζ(2xₑ + ln(n₂/n₁)/k), n = ‖w‖², ζ = {words[0]} = {number(share)}"
     amplified = f"Σηλ/k/(1−{law.alpha})" if law.coupled and law.a else "Σηλ/k"
@@ -91,8 +91,10 @@ def measured(f: Facts, row: Row) -> Recomputed:
     if series.uu is None or series.wu is None or not present(rate):
         return (), None, 0.0, ""
     result = _root_mean(series.vv[i], rate * rate * series.uu[i], -rate * series.wu[i])
-    saved = "momentum buffer" if str((made or first)["optimizer"]).startswith("sgd") else "m̂/(√v̂+ε) of the saved moments"
-    words = f"angle between w and w + ηd, d the {saved}, η = {given(rate)} of that update, each unit; root mean square"
+    saved = (
+        "momentum buffer" if str((made or first)["optimizer"]).startswith("sgd") else "m̂/(√v̂+ε) of the saved moments"
+    )
+    words = f"angle between w and w + ηd of each unit, d the {saved}, η = {given(rate)}; root mean square"
     return (words,), result, 0.0, ""
 
 

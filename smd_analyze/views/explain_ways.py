@@ -57,10 +57,13 @@ def told(way: Way) -> Iterator[str]:
     value = interval(way.held, way.low, way.high, way.scale, way.digits)
     unit = f" {way.unit}" if way.unit and value != MISSING else ""
     about = "; ".join(part for part in (way.meaning, *way.notes) if part)
-    yield from _wrapped(f"{way.symbol} = {value}{unit}: {about}", 2, 6)
-    for i, step in enumerate(way.steps):
-        last = i + 1 == len(way.steps)
-        yield from _wrapped(step + (_outcome(way) if last else ""), 6, 8)
+    head = f"{way.symbol} = {value}{unit}: {about}"
+    steps = [*way.steps[:-1], *(step + _outcome(way) for step in way.steps[-1:])]
+    if len(steps) == 1 and len(head) + len(steps[0]) + 5 <= WIDTH:
+        head, steps = f"{head} — {steps[0]}", []
+    yield from _wrapped(head, 2, 6)
+    for step in steps:
+        yield from _wrapped(step, 6, 8)
 
 
 def _outcome(way: Way) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -16,34 +16,67 @@ if TYPE_CHECKING:
     import polars as pl
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
+Row = Mapping[str, Any]
 FEW = 3  # places named of a finding that was made in many
 
 
-def print_findings(found: pl.DataFrame | Iterable[Finding], console: Console, *, verbose: int = 0) -> None:
-    """One line of counts, then every code once: what, where, and what to do. `verbose` names every place."""
+def print_findings(
+    found: pl.DataFrame | Iterable[Finding],
+    console: Console,
+    *,
+    root: str = "",
+    above: Collection[str] = (),
+    verbose: int = 0,
+) -> None:
+    """One line of counts, then every code once: what, where, and what to do. `verbose` names every place.
+
+    Codes that say the same share an entry. Places are shown as seen from `root`. Findings whose code is in `above` are
+    said elsewhere on the screen, and only counted here.
+    """
     rows = [_fields(f) for f in found] if not hasattr(found, "iter_rows") else list(found.iter_rows(named=True))  # type: ignore[union-attr]
-    if not rows:
+    hidden = sum(row["code"] in above for row in rows)
+    rows = [{**row, "where": _seen_from(root, row["where"])} for row in rows if row["code"] not in above]
+    if not rows and not hidden:
         return
     counts = [(severity, sum(row["severity"] == severity for row in rows)) for severity in STYLES]
-    console.print(Text(" · ".join(counted(n, severity) for severity, n in counts if n), style="bold"))
+    told = [counted(n, severity) for severity, n in counts if n]
+    if hidden:
+        told.append(f"{counted(hidden, 'note')} on what is assumed or inferred, said above (-v)")
+    console.print(Text(" · ".join(told), style="bold"))
     for severity, style in STYLES.items():
-        codes: dict[str, list[Mapping[str, Any]]] = {}
-        for row in rows:
-            if row["severity"] == severity:
-                codes.setdefault(row["code"], []).append(row)
-        for code, same in codes.items():
-            _print_code(console, severity, style, code, same, bool(verbose))
+        for codes, same in _entries([row for row in rows if row["severity"] == severity]):
+            _print_entry(console, severity, style, codes, same, bool(verbose))
 
 
-def _fields(found: Finding) -> Mapping[str, Any]:
+def _entries(rows: Sequence[Row]) -> Iterator[tuple[list[str], list[Row]]]:
+    """Codes and rows of each entry: those of one code, and codes whose rows are word for word the same."""
+    by_code: dict[str, list[Row]] = {}
+    for row in rows:
+        by_code.setdefault(row["code"], []).append(row)
+    alike: dict[tuple[Any, ...], list[str]] = {}
+    for code, same in by_code.items():
+        alike.setdefault(tuple((row["where"], row["message"], row["remedy"]) for row in same), []).append(code)
+    for codes in alike.values():
+        yield codes, by_code[codes[0]]
+
+
+def _seen_from(root: str, where: str) -> str:
+    """`run/a.pt` is `a.pt` seen from `run`; the run itself needs no name."""
+    if not root or not where.startswith(root):
+        return where
+    rest = where[len(root) :]
+    return rest.lstrip("/: ") if not rest or rest[0] in "/:" else where
+
+
+def _fields(found: Finding) -> Row:
     return {name: getattr(found, name) for name in ("code", "severity", "where", "message", "remedy")}
 
 
-def _print_code(
-    console: Console, severity: str, style: str, code: str, rows: list[Mapping[str, Any]], every: bool
+def _print_entry(
+    console: Console, severity: str, style: str, codes: Sequence[str], rows: Sequence[Row], every: bool
 ) -> None:
-    head = Text.assemble((severity, style), f" {code}", f" ({len(rows)} times)" if len(rows) > 1 else "")
-    console.print(head)
+    times = f" ({len(rows)} times)" if len(rows) > 1 else ""
+    console.print(Text.assemble((severity, style), f" {', '.join(codes)}{times}"))
     shown = rows if every else rows[:FEW]
     before = None
     for row in shown:

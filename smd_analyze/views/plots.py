@@ -35,11 +35,12 @@ from smd_analyze.views.drawing import (
     style,
     values,
 )
+from smd_analyze.views.plots_lags import lags
 from smd_analyze.views.plots_schedule import schedule
 from smd_analyze.views.plots_stages import transients
 from smd_analyze.views.text import shorten
 
-__all__ = ["angles", "angular_updates", "balance", "norms", "save_all", "schedule"]
+__all__ = ["angles", "angular_updates", "balance", "lags", "norms", "save_all", "schedule"]
 
 Used = dict[str, Artist]
 SMOOTH = 0.4  # a learning rate that changes in more than this part of the intervals follows a smooth schedule
@@ -143,6 +144,8 @@ def save_all(report: Report, folder: str | Path) -> list[Path]:
         "balance.png": balance,
         "angles.png": angles,
     }
+    if report.lags.height:
+        figures["lags.png"] = lags
     if report.clocks.height:
         figures["schedule.png"] = schedule
     written = []

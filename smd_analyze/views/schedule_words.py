@@ -15,6 +15,7 @@ Row = Mapping[str, Any]
 AGREES = 0.02  # two clocks' worth of fp32 rounding; a decay that somebody set otherwise differs by far more
 QUIET = ("constant", "too few intervals to tell its form")  # shapes that the sentence need not tell
 NOT_SAID = "the files do not say learning rate × weight decay"
+NOTHING_READ = "Learning rate × weight decay cannot be read off these weights: no decay clock was found."
 
 
 def step_word(report: Report) -> str:
@@ -95,7 +96,7 @@ def _none(report: Report) -> str:
         return f"No decay that fp32 can show acted on {names} (at most {most} per {step_word(report)})."
     if len(report.checkpoints) < 2:
         return "One checkpoint says nothing of learning rate × weight decay: two or more are needed."
-    return "Learning rate × weight decay cannot be read off these weights: no decay clock was found."
+    return NOTHING_READ
 
 
 def _names(names: Sequence[str]) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
 from smd_analyze.records.report import Report
+from smd_analyze.views.basis import lines_of_basis
 from smd_analyze.views.findings import print_findings
 from smd_analyze.views.grid import grid
 from smd_analyze.views.inventory import print_run
@@ -17,6 +19,9 @@ from smd_analyze.views.layers import BASES, SCREEN, Column, Row, columns, rows_o
 from smd_analyze.views.stages import effective_head, lines_of_run, print_stages
 from smd_analyze.views.text import angle_scale, counted, fold, present
 from smd_analyze.views.verdicts import print_groups
+
+if TYPE_CHECKING:
+    import polars as pl
 
 __all__ = ["console", "print_findings", "print_groups", "print_report", "print_run"]
 
@@ -38,13 +43,16 @@ def console(stderr: bool = False) -> Console:
     return Console(file=stream, width=width, highlight=False, emoji=False, markup=False)
 
 
-def print_report(report: Report, console: Console, *, verbose: int = 0) -> None:
+def print_report(
+    report: Report, console: Console, *, stretches: pl.DataFrame | None = None, verbose: int = 0
+) -> None:
     """The verdict, the layers that may be compared with theory, and apart from them those that may not.
 
-    More than 30 layers are shown kind by kind (median and range) unless `verbose`.
+    `stretches` merges the intervals of the report's schedule: with it a line says what decay clocks tell, and another
+    what was assumed. More than 30 layers are shown kind by kind (median and range) unless `verbose`.
     """
     console.print(Text(report.verdict, style="bold"))
-    for line in lines_of_run(report):
+    for line in (*lines_of_run(report), *(() if stretches is None else lines_of_basis(report, stretches))):
         console.print(Text(line))
     layers = list(report.layers.iter_rows(named=True))
     invariant = [row for row in layers if row["status"] in ("invariant", "jointly invariant")]

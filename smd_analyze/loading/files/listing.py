@@ -23,15 +23,15 @@ Walk = Iterator[tuple[str, list[str], list[str]]]
 
 
 def root_of(path: str) -> str:
-    """The path as it is used from here on: file:// is taken off, and a slash at the end of a URL."""
+    """The path as it is used from here on: file:// is taken off, and a slash at its end."""
     protocol, mark, rest = path.partition("://")
     protocol = protocol.lower()
     if mark and "::" in protocol:
         raise UsageError(f"{path}: chains of URLs are not read; copy the files first")
     if not remote.is_remote(path):
-        return path
+        return path.rstrip("/") or path
     if protocol in ("file", "local"):
-        return rest
+        return rest.rstrip("/") or rest
     if protocol in ("http", "https") and "huggingface.co/" in path and "/resolve/" not in path:
         raise UsageError(f"{path}: is a page of the Hub; write hf://{rest.partition('/')[2].strip('/')}")
     return protocol + mark + rest.rstrip("/")

@@ -92,6 +92,9 @@ def group_settings(optimizer: Mapping[str, Any], label: str, unread: dict[Settin
         initial = number_of(group.get("initial_lr"))
         if initial is not None:
             out.append(Setting("learning_rate", initial, None, name, "configured", f"{source}, initial_lr"))
+        adjustment = text_of(group.get("adjust_lr_fn"))  # Muon: how the learning rate depends on a matrix's shape
+        if adjustment:
+            out.append(Setting("adjust_lr", None, adjustment, name, "in force", f"{source}, adjust_lr_fn"))
         kind = optimizer_of(group, state)
         if kind:
             out.append(Setting("optimizer", None, kind, name, "inferred", f"keys of {source}"))

@@ -87,7 +87,8 @@ def test_a_steady_scale_lets_theorys_rate_be_printed():
     rows = run_at_a_constant_rate(1.0)
     ratio = rows["relaxation_rate_ratio"]
     assert ratio["low"] < 1 < ratio["high"]
-    assert ratio["outcome"] == "theory's rate, with a steady gradient scale"
+    assert ratio["outcome"].startswith("consistent with theory's rate; a disagreement could not be told")
+    assert ratio["level"] is None  # chosen because it holds theory's rate
     assert "at a constant learning rate" in ratio["method"]
     scale = rows["gradient_scale"]
     assert scale["level"] == 0.95

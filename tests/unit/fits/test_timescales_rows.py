@@ -34,6 +34,14 @@ def still():
     return moved / 8
 
 
+def moving():
+    """Norms of 8 units that shrink at 0.2 of pure decay; ‖w‖ = 1 at the last checkpoint."""
+    return np.exp(0.4 * X * (STEPS[-1] - STEPS))[:, None] * np.ones(8) / 8
+
+
+WHOLE = group(granularity="tensor")
+
+
 def told(vv=None, planned=None, measured=(), theory=None, g=None, steps=STEPS):
     g = g or group()
     stats = statistics(steps, {g: still() if vv is None else vv})
@@ -74,14 +82,14 @@ def test_what_is_missing_is_said():
     assert "unknown" in rows["intrinsic_learning_rate"]["outcome"]
     none, _ = told(planned=schedule(STEPS, RATES, decay=0.0))
     assert none["steps_to_equilibrium"]["outcome"] == "no decay: no equilibrium"
-    plain, _ = told()
+    plain, _ = told(moving(), g=WHOLE)
     assert plain["steps_to_equilibrium"]["outcome"] == "no equilibrium norm is predicted"
 
 
 @pytest.mark.parametrize("ratio", [2.0, 0.5, 1.05])
 def test_steps_to_equilibrium_are_those_of_the_linear_equation(ratio):
     """After that many steps of S' = S* + (S − S*)e^−rt the norm is within 10 %."""
-    rows, _ = told(theory=predicted(1 / ratio))
+    rows, _ = told(moving(), theory=predicted(1 / ratio), g=WHOLE)
     value = rows["steps_to_equilibrium"]["value"]
     after = (1 + (ratio**4 - 1) * math.exp(-4 * X * value)) ** 0.25
     assert after == pytest.approx({2.0: 1.1, 0.5: 0.9, 1.05: 1.05}[ratio])
@@ -89,13 +97,38 @@ def test_steps_to_equilibrium_are_those_of_the_linear_equation(ratio):
 
 
 def test_steps_to_equilibrium_have_the_levels_interval():
-    rows, _ = told(theory=predicted(0.5, 0.4, 0.6, "extrapolated"))
+    rows, _ = told(moving(), theory=predicted(0.5, 0.4, 0.6, "extrapolated"), g=WHOLE)
     row = rows["steps_to_equilibrium"]
     assert row["low"] < row["value"] < row["high"]
     assert row["level"] is None  # claims no coverage
     assert "extrapolated" in row["method"]
-    around, _ = told(theory=predicted(0.95, 0.6, 1.6))
+    around, _ = told(moving(), theory=predicted(0.95, 0.6, 1.6), g=WHOLE)
     assert around["steps_to_equilibrium"]["low"] == 0
+    assert around["steps_to_equilibrium"]["outcome"] == "norm within 10 % of equilibrium, still moving"
+    assert around["steps_to_equilibrium"]["kind"] == around["equilibrium_index"]["kind"]
+
+
+def test_a_stationary_norm_has_arrived_whatever_was_predicted():
+    rows, _ = told(theory=predicted(0.5))
+    row = rows["steps_to_equilibrium"]
+    assert (row["value"], row["outcome"]) == (0, rows["equilibrium_index"]["outcome"])
+    assert row["kind"] == "settled"
+
+
+def test_units_far_and_near_have_their_own_time_to_equilibrium():
+    """Those that began at S = 16 S* have ln(15/ε)/r − t steps to go, the others have arrived."""
+    short, rates = STEPS[:7], RATES / 40
+    start = np.where(np.arange(64) < 16, 1.0, 4.0)  # of n = ‖w‖²
+    vv = chain(short, rates, 64, start=start, noise=0.3, seed=2)
+    theory = predicted(1.0, steps=short, rate=X / 10)
+    row = told(vv, schedule(short, rates), theory=theory, g=group(units=64), steps=short)[0]["steps_to_equilibrium"]
+    left = math.log(15 / (1.1**4 - 1)) / (X / 10) - 600
+    assert row["value"] == pytest.approx(left, rel=0.3)
+    assert row["p10"] == 0
+    assert row["low"] is None
+    assert "median over 64 units" in row["method"]
+    share = float(row["outcome"].split(" %")[0])
+    assert 15 <= share <= 45
 
 
 def test_a_moving_learning_rate_has_no_time_to_equilibrium():

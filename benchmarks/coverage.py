@@ -19,6 +19,7 @@ from coverage_studies import (  # noqa: E402
     SCHEDULES,
     Tally,
     adamw_study,
+    angles_study,
     fits_study,
     index_study,
     ou_study,
@@ -58,6 +59,13 @@ def main() -> None:
             for scale in SCALES:
                 found = [tallies(plan, scale, n, some(20))[quantity] for n in COUNTS]
                 line(plan, scale, *map(told, found))
+    head("Layers of 16 units: agreement (constant) / angle_after_change (step)", "gradient scale")
+    for scale in SCALES:
+        pair = [
+            [angles_study(plan, scale, n, layers=some(40), seed=n)[i] for n in COUNTS[1:]]
+            for i, plan in enumerate(("constant", "step"))
+        ]
+        line(scale, "–", *(f"{told(a)} / {told(b)}" for a, b in zip(*pair, strict=True)))
     head("AdamW, layers of 12 units across a drop: relaxation_rate_ratio", "gradient scale")
     for scale in SCALES[:4]:
         found = [told(adamw_study(scale, n, layers=some(12), seed=n)) for n in COUNTS[1:3]]

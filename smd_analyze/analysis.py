@@ -210,10 +210,10 @@ def analyze(
             clocks = find_clocks(stats, groups, step_unit=found.step_unit)
         else:
             stats, clocks = before
-        schedule = resolve_schedule(
-            found, clocks, settings, shrinkage=shrinkage_of(stats) if clocks.table.height else None,
-            untrained=partial(begins_untrained, found),
-        )  # fmt: skip
+        schedule = told
+        if clocks.table.height:
+            shrinkage, untrained = shrinkage_of(stats), partial(begins_untrained, found)
+            schedule = resolve_schedule(found, clocks, settings, shrinkage=shrinkage, untrained=untrained)
         schedule = account(found, schedule, told, clocks)
         tell(0.87, "comparing with theory" if theory else "reading the schedule")
         report = conclude(found, groups, stats, schedule, weights, clocks, theory=theory or output is not None)

@@ -67,8 +67,10 @@ def analyze(
 ) -> None:
     """Tell, layer by layer, whether weight decay, learning rate and normalization are in balance.
 
-    Reads a folder of checkpoints that a training run saved and compares each scale-invariant weight's norm and
-    angular update with the equilibrium that theory predicts. Nothing in a checkpoint is ever executed.
+    Reads a folder of checkpoints that a training run saved and compares norm
+    and angular update of each scale-invariant weight with the equilibrium
+    that theory predicts. Learning rate × weight decay is read off the weights
+    where no file tells it. Nothing in a checkpoint is ever executed.
     """
     from smd_analyze import analysis
     from smd_analyze.errors import UsageError
@@ -213,8 +215,10 @@ def schedule(
 ) -> None:
     """Show which learning rate × weight decay was really in force, read off the weights, against what the files say.
 
-    Some directions of a network's weights feel no gradient (decay clocks): weight decay alone shrinks them, so that
-    saved weights record it exactly. No hyperparameter is needed; those that are known turn the decay into ηλ, η or λ.
+    Some directions of a network's weights feel no gradient (decay clocks):
+    weight decay alone shrinks them, so that saved weights record it exactly.
+    No hyperparameter is needed; those that are known turn the decay into ηλ,
+    η or λ.
     """
     from smd_analyze import analysis
     from smd_analyze.schedule.settings import merged

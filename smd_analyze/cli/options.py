@@ -73,7 +73,8 @@ SettingsFile = Annotated[
     ),
 ]
 Optimizer = Annotated[
-    str | None, typer.Option(metavar="NAME", help="sgd, sgdw, adam (coupled), adamw, lion or muon.", rich_help_panel=HYPER)
+    str | None,
+    typer.Option(metavar="NAME", help="sgd, sgdw, adam (coupled), adamw, lion or muon.", rich_help_panel=HYPER),
 ]
 Lr = Annotated[float | None, typer.Option(metavar="η", help="Learning rate.", rich_help_panel=HYPER)]
 WeightDecay = Annotated[float | None, typer.Option(metavar="λ", help="Weight decay.", rich_help_panel=HYPER)]

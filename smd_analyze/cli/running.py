@@ -1,4 +1,4 @@
-"""Run a command and turn every way it can end into a sentence and an exit code (INTERFACE: 0, 1, 2, 3, 130)."""
+"""Run a command and turn every way it can end into a sentence and an exit code (0, 1, 2, 3, 130)."""
 
 import os
 import select

@@ -35,7 +35,7 @@ class Certified:
 
 
 def certify(clocks: Sequence[Claimed], steps: Steps) -> Certified:
-    """Replay every slice and vector in fp32, interval by interval, where steps are optimizer steps.
+    """Replay every slice and vector in fp32, interval by interval, where the number of updates is known.
 
     An interval that is not reproduced says nothing: the learning rate moved, or decay goes through the gradient. One
     form is enough for a run: that which first reproduces an interval is tried first from then on.
@@ -43,8 +43,9 @@ def certify(clocks: Sequence[Claimed], steps: Steps) -> Certified:
     found: Certificates = {}
     tried = left = 0
     spent = 0.0
-    if not steps.known:
+    if not steps.counted:
         return Certified(found, 0, 0)
+    updates = steps.most  # of a recorded step
     forms = ["factor", "fused", "product"]
     for number, clock in enumerate(clocks):
         m = clock.measured
@@ -52,8 +53,8 @@ def certify(clocks: Sequence[Claimed], steps: Steps) -> Certified:
             continue
         guess = _guess(clock)
         failures = 0
-        for i in np.flatnonzero(m.present & np.isfinite(m.fall) & (m.length <= MOST_STEPS)).tolist():
-            k = int(m.length[i])
+        for i in np.flatnonzero(m.present & np.isfinite(m.fall) & (m.length * updates <= MOST_STEPS)).tolist():
+            k = int(m.length[i] * updates)
             price = cost(k, m.candidate.values.shape[1])
             if spent + price > BUDGET:
                 left += 1
@@ -100,7 +101,8 @@ def _replay(m: Measured, i: int, k: int, form: str) -> Replay | None:
     start, end = m.candidate.values[m.first[i]], m.candidate.values[m.last[i]]
     if (np.float32(start) != start).any() or (np.float32(end) != end).any():
         return None  # trained in more than fp32
-    rate, error = float(m.rate[i]), SURE * float(m.error[i])
+    updates = k / m.length[i]
+    rate, error = float(m.rate[i] / updates), SURE * float(m.error[i] / updates)
     if form == "factor":
         return replay_factor(start, end, k, rate, error)
     return replay_product(start, end, k, rate, error, "fused" if form == "fused" else "product")

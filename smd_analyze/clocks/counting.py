@@ -18,42 +18,52 @@ from smd_analyze.clocks.rule import Claimed
 from smd_analyze.records.finding import Finding
 
 FEWEST, MOST = 10, 10_000  # updates in an interval: with fewer the bits tell too little
-TRIED = 6  # intervals that are searched through
+TRIED = 4  # intervals that are searched through
 CHECKED = 40  # intervals in which what was found must hold or fail
 ELEMENTS = 24  # of a vector that are replayed: more prove no more
-ROWS = 4_000  # pairs of factor and number, at most: more, and the rate is too uncertain
+FIRST = 8  # of them that are tried first
 PROOF = 2  # intervals at least that one number must reproduce
 SURE = 4.0  # standard deviations around what was lost
 
 
 @dataclass(frozen=True)
 class _Interval:
-    """One clock over one interval of `length` recorded steps: values [d] before and after, what it lost, and its sd."""
+    """One clock over one interval of `length` recorded steps: values [d] before and after, what it lost, and its sd.
+
+    `before` and `after` are ELEMENTS of all `elements`. The sd is that of turning alone: what roundings that repeat do depends on how many updates there are.
+    """
 
     clock: str
+    begin: int
     length: int
     before: np.ndarray
     after: np.ndarray
+    elements: int
     fall: float
     sd: float
 
 
 def counted(clocks: Sequence[Claimed], steps: Steps) -> tuple[Steps, list[Finding]]:
-    """The steps with the number of updates in each, if one number and no other reproduces two intervals or more."""
-    if steps.known:
-        return steps, []
-    intervals = _intervals(clocks)
+    """The steps with the number of updates in each, if one number and no other reproduces two intervals or more.
+
+    `clocks` are measured as if a recorded step were as few updates as `steps` allow.
+    """
+    intervals = _intervals(clocks, steps.least)[:CHECKED]
     for first in intervals[:TRIED]:
-        for number in _numbers(first, np.arange(1, MOST + 1)):
-            seen = [i for i in intervals[:CHECKED] if i is first or _numbers(i, np.array([number])).size]
-            others = [i for i in intervals[:CHECKED] if all(i is not s for s in seen)]
-            if len({i.clock for i in seen}) and len(seen) >= PROOF and len(seen) > len(others):
-                return replace(steps, least=float(number), most=float(number)), [_told(seen, int(number), steps)]
+        found: dict[int, list[_Interval]] = {}
+        for number in _numbers(first, np.arange(1, MOST + 1)).tolist():
+            seen = [i for i in intervals if _numbers(i, np.array([number])).size]
+            if len({i.begin for i in seen}) >= PROOF:
+                found[number] = seen
+        if len(found) == 1:
+            (number, seen), *_ = found.items()
+            most = MOST // first.length
+            return replace(steps, least=float(number), most=float(number)), [_told(seen, number, most, steps)]
     return steps, []
 
 
-def _intervals(clocks: Sequence[Claimed]) -> list[_Interval]:
-    """Slices and vectors of fp32, interval by interval, one clock of each tensor after the other."""
+def _intervals(clocks: Sequence[Claimed], updates: float) -> list[_Interval]:
+    """Slices and vectors of fp32 over every interval, the shortest first."""
     out: list[_Interval] = []
     for c in clocks:
         m = c.measured
@@ -64,8 +74,10 @@ def _intervals(clocks: Sequence[Claimed]) -> list[_Interval]:
             changed = (before != after).sum() >= at.DIRECTIONS
             whole = m.length[i] == int(m.length[i]) and (np.float32(before) == before).all()
             if changed and whole:
-                sd = float(m.error[i] * m.length[i])
-                out.append(_Interval(c.name, int(m.length[i]), np.float32(before), np.float32(after), m.fall[i], sd))
+                floor = at.FLOOR_SLICE if m.candidate.kind == "slice" else at.FLOOR_VECTOR
+                sd = at.SD_FACTOR_SLICE * float(m.sd[i] - floor * updates * m.length[i])
+                bits, d = (np.float32(before), np.float32(after)), m.candidate.values.shape[1]
+                out.append(_Interval(c.name, i, int(m.length[i]), *bits, d, float(m.fall[i]), sd))
     return sorted(out, key=lambda i: i.length)
 
 
@@ -73,30 +85,43 @@ def _numbers(i: _Interval, numbers: np.ndarray) -> np.ndarray:
     """Those of the numbers of updates in a recorded step that reproduce the interval in every bit."""
     updates = numbers * i.length
     updates = updates[(updates >= FEWEST) & (updates <= MOST)]
-    own = at.FLOOR_SLICE * updates  # roundings that repeat; the floor that the sd holds is that of the most updates
-    spread = SURE * (i.sd + own)
     ulps = np.rint(-np.expm1(-i.fall / updates) / ULP)
+    spread = SURE * (i.sd + _repeating(updates, ulps, i.elements))
     fits = (ulps >= 1) & (np.abs(-np.log1p(-ulps * ULP) * updates - i.fall) <= spread)
     updates, ulps = updates[fits], ulps[fits]
-    if not updates.size or updates.size > ROWS:
-        return np.array([], int)
-    w = np.repeat(i.before[None], updates.size, 0)
+    for elements in (FIRST, ELEMENTS):  # most fail in the first few elements
+        if updates.size:
+            right = _reproduced(i.before[:elements], i.after[:elements], updates, ulps)
+            updates, ulps = updates[right], ulps[right]
+    return updates // i.length
+
+
+def _reproduced(before: np.ndarray, after: np.ndarray, updates: np.ndarray, ulps: np.ndarray) -> np.ndarray:
+    """Which of the pairs (number of updates, rising; factor 1 − ulps·2⁻²⁴) lead from one vector to the other, in fp32."""
+    w = np.repeat(before[None], updates.size, 0)
     factors = (1.0 - ulps * ULP).astype(np.float32)[:, None]
-    done = np.zeros(updates.size, bool)
-    left = 0  # rows before it are finished: numbers rise
+    right = np.zeros(updates.size, bool)
+    left = 0  # rows before it are finished
     for step in range(1, int(updates[-1]) + 1):
         np.multiply(w[left:], factors[left:], out=w[left:])
         while left < updates.size and updates[left] == step:
-            done[left] = np.array_equal(w[left], i.after)
+            right[left] = np.array_equal(w[left], after)
             left += 1
-    return updates[done] // i.length
+    return right
 
 
-def _told(seen: Sequence[_Interval], number: int, steps: Steps) -> Finding:
+def _repeating(updates: np.ndarray, ulps: np.ndarray, elements: int) -> np.ndarray:
+    """Standard deviation of what rounding adds to the fall: an element's error stays the same until its loss per update
+    has changed by an ulp, which takes 2²⁵/n² updates, and each element has its own."""
+    independent = np.maximum(updates * ulps**2 / 2.0**25, 1.0) * elements
+    return updates * ULP / np.sqrt(12) / np.sqrt(independent)
+
+
+def _told(seen: Sequence[_Interval], number: int, most: int, steps: Steps) -> Finding:
     names = list(dict.fromkeys(i.clock for i in seen))
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     text = (
         f"{'an' if steps.word == 'epoch' else 'a'} {steps.word} is {number:,} optimizer steps: they reproduce "
-        f"{names[0]}{more} in every bit, in {len(seen)} intervals, and no other number up to {MOST:,} does"
+        f"{names[0]}{more} in every bit, in {len({i.begin for i in seen})} intervals, and no other number up to {most:,} does"
     )
     return Finding("steps-counted", "note", names[0], text)

@@ -33,6 +33,11 @@ class Steps:
         """Whether recorded steps are optimizer steps."""
         return self.most == 1.0
 
+    @property
+    def counted(self) -> bool:
+        """Whether it is known how many updates a recorded step is."""
+        return self.most == self.least
+
     @classmethod
     def of(cls, steps: Sequence[int], unit: str) -> Steps:
         """Steps as recorded in `unit`; epochs and saves hold an unknown number of updates."""

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from smd_analyze.clocks import certifying, explaining, grids, lineage, ordering, table
+from smd_analyze.clocks import certifying, counting, explaining, grids, lineage, ordering, table
 from smd_analyze.clocks.differing import differences
 from smd_analyze.clocks.measuring import OPTIMIZER_STEPS, Measured, Steps, measure
 from smd_analyze.clocks.none_found import why_none
 from smd_analyze.clocks.rule import Judged, judge
 from smd_analyze.records.clocks import Candidates, Clocks
+from smd_analyze.records.finding import Finding
 from smd_analyze.records.group import Translation
 
 
@@ -46,10 +47,16 @@ def find_clocks(
     foreign = lineage.strangers(judged.clocks, len(steps))
     if foreign:
         measured, judged = _judged(candidates, ticks, foreign)
+    told_count: list[Finding] = []
     broken = lineage.about(judged.clocks, ticks, foreign)
     order = ordering.order(judged.clocks, measured, ticks)
     if order.doubtful:  # their steps are wrong, and with them every rate beside them
         measured, judged = _judged(candidates, ticks, [*foreign, *order.doubtful])
+    if not ticks.known:  # few updates are assumed: what the bits prove needs no room for roundings
+        _, few = _judged(candidates, replace(ticks, most=ticks.least), [*foreign, *order.doubtful])
+        ticks, told_count = counting.counted(few.clocks, ticks)
+        if told_count:
+            measured, judged = _judged(candidates, ticks, [*foreign, *order.doubtful])
     clocks = judged.clocks
     certified = certifying.certify(clocks, ticks)
     reasons = explaining.reasons(clocks, translations)
@@ -58,6 +65,7 @@ def find_clocks(
         *candidates.findings,
         *broken,
         *order.findings,
+        *told_count,
         *differences(clocks, judged.odd, ticks, parameter_group or {}),
         *table.without_decay(rows, ticks),
         *explaining.contradictions(clocks, measured, translations, dict.fromkeys(in_graph, True)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,42 +33,56 @@ def rows(
     clocks: Sequence[Claimed], replays: Mapping[tuple[int, int], Replay], reasons: Mapping[int, str], steps: Steps
 ) -> list[Row]:
     """Every interval in which a clock holds, or was reproduced in every bit."""
-    out: list[Row] = []
     elements: dict[tuple[int, float], int] = {}
+    proved: dict[int, dict[int, Replay]] = {}
     for (number, i), replay in replays.items():
         many = clocks[number].measured.candidate.values.shape[1]
         elements[i, replay.decay] = elements.get((i, replay.decay), 0) + many
+        proved.setdefault(number, {})[i] = replay
+    out: list[Row] = []
     for number, clock in enumerate(clocks):
-        m = clock.measured
-        for i in range(len(m.fall)):
-            replay = replays.get((number, i))
-            if replay is None and not clock.where[i]:
-                continue
-            proved = None if replay is None else _reproduced(replay, elements[i, replay.decay])
-            told = proved or _told(clock, i, steps)
-            if told is None:
-                continue
-            evidence = f"{_evidence(m, i)}{_more(clock, reasons.get(number))}"
-            if replay is not None:
-                evidence = f"{certifying.words(replay)}; {evidence}"
-            out.append(_row(m, i, steps) | told | {"evidence": evidence})
+        own = {i: (r, _reproduced(r, elements[i, r.decay], steps.most)) for i, r in proved.get(number, {}).items()}
+        out += _of_clock(clock, own, _more(clock, reasons.get(number)), steps)
+    return out
+
+
+def _of_clock(clock: Claimed, replays: Mapping[int, tuple[Replay, Row | None]], more: str, steps: Steps) -> list[Row]:
+    """The rows of one clock. `replays`: interval → how it was reproduced, and the numbers that follow, if any do."""
+    m = clock.measured
+    shown = clock.where.copy()
+    shown[list(replays)] = True
+    intervals = np.flatnonzero(shown)
+    same, evidence = _same(m), f"{m.candidate.elements} elements kept their direction to 1 − cos = "
+    ends = (steps.numbers[at_end[intervals]].astype(np.int64).tolist() for at_end in (m.first, m.last))
+    out: list[Row] = []
+    for i, first, last, turn, told in zip(
+        intervals.tolist(), *ends, m.turn[intervals].tolist(), _told(clock, intervals, steps), strict=True
+    ):
+        replay, numbers = replays.get(i, (None, None))
+        numbers = numbers or told
+        if numbers is not None:
+            words = f"{evidence}{turn:.1g}{more}"
+            words = words if replay is None else f"{certifying.words(replay)}; {words}"
+            out.append({**same, "step_from": first, "step_to": last, **numbers, "evidence": words})
     return out
 
 
 def _row(m: Measured, i: int, steps: Steps) -> Row:
+    ends = {"step_from": int(steps.numbers[m.first[i]]), "step_to": int(steps.numbers[m.last[i]])}
+    return _same(m) | ends
+
+
+def _same(m: Measured) -> Row:
+    """What all rows of a clock share."""
     c = m.candidate
     return {
-        "clock": f"{c.parameter} ({c.functional})",
-        "parameter": c.parameter,
-        "functional": c.functional,
-        "step_from": int(steps.numbers[m.first[i]]),
-        "step_to": int(steps.numbers[m.last[i]]),
+        "clock": f"{c.parameter} ({c.functional})", "parameter": c.parameter, "functional": c.functional,
         "directions": c.elements,
-    }
+    }  # fmt: skip
 
 
-def _reproduced(replay: Replay, elements: int) -> Row | None:
-    """The rate that the bits prove: the factor's. None for other forms, which fix no number.
+def _reproduced(replay: Replay, elements: int, updates: float) -> Row | None:
+    """The rate per recorded step, of so many updates, that the bits prove: the factor's. None for other forms, which fix no number.
 
     Of w − ηλ·w any ηλ is possible, and a settled heavy ball does nearly the same: one of them leaves a few elements
     with the right bits even where it is not quite the one that acted, so the measured rate keeps its own interval.
@@ -81,41 +95,40 @@ def _reproduced(replay: Replay, elements: int) -> Row | None:
         return None
     one = replay.decay < 1.5 * ULP  # then every element loses one unit in its last place, whatever the kernel
     half = ULP / 2 if one else ULP * max(1.5 / elements, CLOSE)
-    return _numbers(MOVING, rate, rate - half, rate + half)
+    return _numbers(MOVING, rate * updates, (rate - half) * updates, (rate + half) * updates)
 
 
-def _told(clock: Claimed, i: int, steps: Steps) -> Row | None:
+def _told(clock: Claimed, intervals: np.ndarray, steps: Steps) -> Iterator[Row | None]:
     """Rate and interval by kind; None where a clock runs backwards, which is a finding and no rate."""
     m = clock.measured
-    rate = float(m.rate[i])
-    half = at.within_95(m.candidate.values.shape[1] - 1) * float(m.error[i]) + _bias(m, i, rate) * steps.most
-    low, high = rate - half, rate + half
-    if m.rests[i] and not clock.moving and high < at.NO_DECAY * steps.least:
-        return _numbers(NO_DECAY, rate, low, high)
-    if rate < -at.APART * float(m.error[i]):
-        return None
+    rates, errors = m.rate[intervals], m.error[intervals]
+    halves = at.within_95(m.candidate.values.shape[1] - 1) * errors + _bias(m, intervals, rates) * steps.most
     resolution = at.RESOLUTION * steps.most if steps.known or m.candidate.kind == "slice" else 0.0
-    if m.rests[i] or rate < resolution or low <= 0:
-        return _numbers(AT_MOST, max(rate, 0.0), 0.0, max(high, resolution))
-    return _numbers(MOVING, rate, low, high)
+    numbers = (a.tolist() for a in (rates, rates - halves, rates + halves, m.rests[intervals], -at.APART * errors))
+    for rate, low, high, rests, least in zip(*numbers, strict=True):
+        if rests and not clock.moving and high < at.NO_DECAY * steps.least:
+            yield _numbers(NO_DECAY, rate, low, high)
+        elif rate < least:
+            yield None
+        elif rests or rate < resolution or low <= 0:
+            yield _numbers(AT_MOST, max(rate, 0.0), 0.0, max(high, resolution))
+        else:
+            yield _numbers(MOVING, rate, low, high)
 
 
-def _bias(m: Measured, i: int, rate: float) -> float:
+def _bias(m: Measured, intervals: np.ndarray, rates: np.ndarray) -> np.ndarray:
     """What the elements' own rounding may add to or take from the rate of a slice that moves by a few ulps a step."""
-    fine = m.candidate.dtype in ("float32", "float64") and m.candidate.kind != "sum"
-    if not fine or not 0 < rate < FEW_ULPS:
-        return 0.0
-    return rounding_bias(m.candidate.values[m.first[i]], rate)
+    out = np.zeros(len(rates))
+    if m.candidate.dtype in ("float32", "float64") and m.candidate.kind != "sum":
+        for n in np.flatnonzero((rates > 0) & (rates < FEW_ULPS)):
+            out[n] = rounding_bias(m.candidate.values[m.first[intervals[n]]], float(rates[n]))
+    return out
 
 
 def _numbers(kind: str, rate: float, low: float, high: float) -> Row:
     return {
         "kind": kind, "decay_per_step": rate, "decay_per_step_low": low, "decay_per_step_high": high,
     }  # fmt: skip
-
-
-def _evidence(m: Measured, i: int) -> str:
-    return f"{m.candidate.elements} elements kept their direction to 1 − cos = {m.turn[i]:.1g}"
 
 
 def _more(clock: Claimed, reason: str | None) -> str:
@@ -172,4 +185,4 @@ def frame(table_rows: Sequence[Row]) -> pl.DataFrame:
     texts = ("clock", "parameter", "functional", "kind", "evidence")
     whole = ("step_from", "step_to", "directions")
     schema = {n: pl.String if n in texts else pl.Int64 if n in whole else pl.Float64 for n in COLUMNS}
-    return pl.DataFrame([{n: r[n] for n in COLUMNS} for r in table_rows], schema, orient="row")
+    return pl.DataFrame({n: [r[n] for r in table_rows] for n in COLUMNS}, schema)

@@ -4,9 +4,8 @@ Such a direction's component c obeys the optimizer's own recursion with the deca
 course is exact. Symbols: η learning rate, λ weight decay, x = ηλ decay of one update, α momentum, τ dampening,
 q momentum buffer. Rates are −ln(c'/c) per update. The symmetry behind it: Kunin et al. 2021, arXiv:2012.04728.
 
-`settled` has rates under constant x and back; `filling` from an empty
-buffer on; `recursion` any schedule, step by step; `rounding` what fp32 makes of x.
-Pure formulas: they know neither files nor runs.
+`settled` has rates under constant x and back; `filling` those from an empty buffer on; `recursion` any schedule, step
+by step; `rounding` what fp32 makes of x. Pure formulas: they know neither files nor runs.
 """
 
 from smd_analyze.decay_formulas.filling import filling_loss

@@ -1,7 +1,7 @@
 """A clock from the first update on: the momentum buffer begins empty, and until it has filled, decay is missing.
 
-At constant x = ηλ the recursion of (c, q) has two eigenvalues z > y (`settled`), so that c_n = A zⁿ + B yⁿ exactly, with
-A + B = 1 and, the buffer being empty, A z + B y = c₁ = 1 − x (Nesterov: 1 − (1+α)x).
+At constant x = ηλ the recursion of (c, q) has two eigenvalues z > y (`settled`), so that c_n = A zⁿ + B yⁿ exactly,
+with A + B = 1 and, the buffer being empty, A z + B y = c₁ = 1 − x (Nesterov: 1 − (1+α)x).
 """
 
 from __future__ import annotations
@@ -31,4 +31,3 @@ def filling_loss(
         lost = -np.expm1(-r) - first  # c₁ − z, without the digits that the difference would lose
         b = np.where(a == 0, 0.0, lost / (y - z))
         return n * r - np.log1p(b * ((y / z) ** n - 1))
-

@@ -46,7 +46,7 @@ def drift_row(c: Context, found: Sequence[Window]) -> Row:
     fitted, seen = design @ [noise, drift], turned.mean(axis=0) / lags
     low, high = _jackknife(terms)
     if high < 0 or noise <= 0:
-        words = "angles grow more slowly than with any steady drift: confined"
+        words = "no steady drift: θ² grows more slowly than by independent gradients alone"
         words = words if drift < 0 else "drift alone: no independent part can be told"
         return c.row(NAME, outcome=words, kind=str(Kind.NOT_APPLICABLE))
     if np.abs(fitted / seen - 1).max() > STRAIGHT:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from smd_analyze.fits.context import Context, Row
+from smd_analyze.fits.context import SPACING, Context, Row
 from smd_analyze.fits.drift import drift_row
 from smd_analyze.fits.outcomes import Kind, Outcome
 from smd_analyze.fits.stationary import why_not
@@ -30,6 +30,7 @@ def lag_rows(c: Context) -> list[Row]:
     if not found:
         said = _why_none(c, hidden)
         return [c.row(name, **said) for name in ("displacement_exponent", "excess_retention", "drift_fraction")]
+    found = [w for w in found if w.steps >= SPACING * c.regime.smear] or found  # beyond what momentum alone does
     grown = _exponents_of(found)
     return [*_exponents(c, grown), _excess(c, found, grown), drift_row(c, found)]
 

@@ -35,6 +35,7 @@ REJECTED = 0.15  # share of the units whose scale may seem to drift at 5 %
 RIGHT = "theory's rate, if the gradient scale did not jump by more than allowed for"
 WRONG = "not theory's rate, or the gradient scale jumped by more than allowed for"
 STEADY = "consistent with theory's rate; a disagreement could not be told from a drifting gradient scale"
+WIDENED = ", widened for a jump of L (×0.55 to ×1.8, or as seen) and for a bend"
 CHOSEN = "; shown only where it holds theory's rate with a steady scale: no coverage claimed"
 METHOD = (
     "‖w‖{} {}: rate × ρ, gradient scale L0·exp(bt/T); profile likelihood, "
@@ -75,9 +76,7 @@ def relaxation_rows(c: Context) -> list[Row]:
     theory = theory_rate(window)
     where = f"across the learning-rate change at step {window.change:g}" if change else "at a constant learning rate"
     more = {
-        "method": METHOD.format(
-            "⁴" if window.power == 4 else "²", where, len(chosen), ", widened for a jump of L, ×0.55 to ×1.8 or as large as seen" if change else CHOSEN
-        ),
+        "method": METHOD.format("⁴" if window.power == 4 else "²", where, len(chosen), WIDENED if change else CHOSEN),
         "level": LEVEL if change else None,
         "outcome": WRONG if not bottom <= 1 <= top else RIGHT if change else STEADY,
         "kind": str(Kind.ESTIMATED),
@@ -96,43 +95,57 @@ def _briefly(said: dict[str, Any]) -> dict[str, Any]:
 
 
 def robust_ratio(y: np.ndarray, w: Window, behind: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
-    """(ln ρ, low, high) [units] as `fit_ratio`, widened for a jump of the gradient's scale with the learning rate.
+    """(ln ρ, low, high) [units] as `fit_ratio`, widened for what the gradient's scale may do besides drifting.
 
-    A lower learning rate lets the loss fall, and gradients with it. Such a jump is not identifiable besides ρ; its
-    95 % range ±JUMP (of ln L), or ± the change that theory's rate implies if that is larger, moves ln ρ by what two
-    more fits tell, which joins the interval in quadrature.
+    A lower learning rate lets the loss fall, and gradients with it; later they may drift the other way. Such a jump is
+    not identifiable besides ρ: its 95 % range ±JUMP (of ln L), or ± what theory's rate implies where that is larger,
+    moves ln ρ by what two more fits tell, and so does ± the bend of ln L at the change that theory's rate implies. Both
+    join the interval in quadrature.
     """
     best, low, high = fit_ratio(y, w, behind)
     if not np.isfinite(w.change):
         return best, low, high
     acted = (w.eta * w.updates).sum(axis=1) / w.updates.sum(axis=1)
-    after = (np.abs(acted - w.eta[-1, -1]) < np.abs(acted - w.eta[0, 0]))[:, None]
+    after = np.abs(acted - w.eta[-1, -1]) < np.abs(acted - w.eta[0, 0])
     lags = np.ones((len(w.updates), y.shape[1])) if behind is None else behind
-    size = np.maximum(JUMP, np.abs(scale_change(y, w, after[:, 0])))
-    ends = [fit_ratio(y, w, np.where(after, np.exp(jump), 1.0) * lags)[0] for jump in (-size, size)]
-    down, up = (np.maximum(sign * (f([best, *ends], axis=0) - best), 0) for sign, f in ((-1, np.min), (1, np.max)))
-    return best, best - np.hypot(best - low, down), best + np.hypot(high - best, up)
+    jump, bend = scale_course(y, w, after)
+    since = np.where(after, _middles(w) - _middles(w)[after].min(), 0.0)
+    for shape in (max(JUMP, abs(jump)) * after, bend * since):
+        if not shape.any():
+            continue
+        ends = [fit_ratio(y, w, np.exp(sign * shape)[:, None] * lags)[0] for sign in (-1, 1)]
+        down, up = (np.maximum(s * (f([best, *ends], axis=0) - best), 0) for s, f in ((-1, np.min), (1, np.max)))
+        low, high = best - np.hypot(best - low, down), best + np.hypot(high - best, up)
+    return best, low, high
 
 
-def scale_change(y: np.ndarray, w: Window, after: np.ndarray) -> np.ndarray:
-    """ln of the gradient's scale after the change over that before it [units], at theory's rate; 0 if not told.
+def _middles(w: Window) -> np.ndarray:
+    """Middles of the window's intervals [m], in units of its length."""
+    ends = np.cumsum(w.updates.sum(axis=1))
+    return (ends - 0.5 * w.updates.sum(axis=1)) / ends[-1]
 
-    y [m + 1, units]; `after` [m] marks the intervals after the change. Each side's scale is Σ gain / Σ source.
+
+def scale_course(y: np.ndarray, w: Window, after: np.ndarray) -> tuple[float, float]:
+    """(jump, bend) of ln L at the change, at theory's rate: of straight lines through ln L before and after it.
+
+    y [m + 1, units], of which the median L of each interval is taken: units share the loss. `after` [m]: which
+    intervals follow the change. `bend` is the slopes' difference per length of the window. (0, 0) with fewer than
+    three intervals on a side.
     """
-    sides = []
-    for side in (False, True):
-        gain, source = np.zeros(y.shape[1]), 0.0
-        for i in np.flatnonzero(after == side):
-            phi, b = 1.0, 0.0
-            for p in np.flatnonzero(w.updates[i] > 0):
-                one, more, _ = segment(w.eta[i, p], w.decay[i, p], w.updates[i, p], w.power)
-                phi, b = phi * float(one), b * float(one) + float(more)
-            gain, source = gain + y[i + 1] - phi * y[i], source + b
-        sides.append(gain / max(source, 1e-300))
-    before, later = sides
-    told = (before > 0) & np.isfinite(before + later)
-    ratio = np.where(told, np.maximum(later, 0) / np.where(told, before, 1.0), 1.0)
-    return np.log(np.clip(ratio, 1 / LARGEST, LARGEST))
+    if min(after.sum(), (~after).sum()) < 3:
+        return 0.0, 0.0
+    scale = np.empty(len(after))
+    for i in range(len(after)):
+        phi, b = 1.0, 0.0
+        for p in np.flatnonzero(w.updates[i] > 0):
+            one, source, _ = segment(w.eta[i, p], w.decay[i, p], w.updates[i, p], w.power)
+            phi, b = phi * float(one), b * float(one) + float(source)
+        scale[i] = np.median(y[i + 1] - phi * y[i]) / b
+    logs = np.log(np.clip(scale / np.abs(np.median(scale)), 1 / LARGEST, LARGEST))
+    middle = _middles(w)
+    (slope, start), (later, end) = (np.polyfit(middle[side], logs[side], 1) for side in (~after, after))
+    at = 0.5 * (middle[~after].max() + middle[after].min())
+    return float(end + later * at - start - slope * at), float(later - slope)
 
 
 def units_are_steady(found: Scale | None) -> bool:

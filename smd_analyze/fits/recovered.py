@@ -108,7 +108,8 @@ def _decay_at(c: Context, angle: Row, saved: bool) -> Found:
     i = int(np.searchsorted(steps, middle))  # the update lies in interval i − 1
     if not 0 < i < len(steps):
         return NOTHING
-    slope = _slope_at(c, i, float(np.interp(middle, steps, np.concatenate([[0.0], np.cumsum(r.updates)]))))
+    at = float(np.interp(middle, steps, np.concatenate([[0.0], np.cumsum(r.updates)])))
+    slope = _slope_at(c, _log_norms(c, saved), i, at)
     alpha = float(r.momentum[i - 1])
     square, damp = angle["angular_update"] ** 2, 1.0
     if saved:
@@ -133,8 +134,18 @@ def _gain(c: Context, i: int) -> float:
     return float(-np.log(inside)) if inside > 0 else np.nan
 
 
-def _slope_at(c: Context, i: int, at: float) -> Slope:
-    """The norm's slope `at` an update of interval i − 1, counted in updates, if the learning rate is constant around.
+def _log_norms(c: Context, saved: bool) -> np.ndarray:
+    """ln‖w‖² [T] as the other side of the equation has it: of the whole layer where sums over its units stand there
+    (`saved`), else the mean over the units, as angles are. NaN where a unit is missing.
+    """
+    vv = c.series.vv[:, np.isfinite(c.series.vv).any(axis=0)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(vv.sum(axis=1)) if saved else np.log(vv[:, (vv > 0).any(axis=0)]).mean(axis=1)
+    return np.where(np.isfinite(logs), logs, np.nan)
+
+
+def _slope_at(c: Context, logs: np.ndarray, i: int, at: float) -> Slope:
+    """The slope of `logs` [T] `at` an update of interval i − 1, counted in updates; NaN where the learning rate changes.
 
     That of the intervals before and after it, interpolated between their middles.
     """
@@ -150,15 +161,10 @@ def _slope_at(c: Context, i: int, at: float) -> Slope:
     centre = i if made[i] - at <= at - made[i - 1] else i - 1
     if not a < centre < b:  # no checkpoint near the update: one slope has to do
         centre = a
-    n = [float(np.nansum(c.series.vv[j])) for j in (a, centre, b)]
-    if not min(n) > 0 or not (np.isfinite(c.series.vv[a]) == np.isfinite(c.series.vv[b])).all():
-        return Slope(np.nan, np.nan)
-    whole = float(np.log(n[2] / n[0]) / (made[b] - made[a]))
+    whole = float((logs[b] - logs[a]) / (made[b] - made[a]))
     if centre == a:
         return Slope(whole, abs(whole))
-    before, after = (
-        np.log(n[k + 1] / n[k]) / (made[y] - made[x]) for k, (x, y) in enumerate(((a, centre), (centre, b)))
-    )
+    before, after = ((logs[y] - logs[x]) / (made[y] - made[x]) for x, y in ((a, centre), (centre, b)))
     middles = 0.5 * (made[a] + made[centre]), 0.5 * (made[centre] + made[b])
     return Slope(float(np.interp(at, middles, (before, after))), float(abs(before - after)))
 

@@ -45,7 +45,8 @@ def _claim(fits: Mapping[str, Fit], half_lives: float | None, change: float | No
     if outcome.startswith("no decay"):
         if change is None:
             return "no decay: no equilibrium"
-        return f"no decay: no equilibrium, norm {'grew' if change >= 0 else 'shrank'} {float(f'{abs(change):.2g}'):g} % over the run"
+        by = float(f"{abs(change):.2g}")
+        return f"no decay: no equilibrium, norm {'grew' if change >= 0 else 'shrank'} {by:g} % over the run"
     if impossible(fits):
         return f"norm falls faster than weight decay alone, EI = {plus_minus(ei)}"
     if since["value"] is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from smd_analyze.fits import checks, index
-from smd_analyze.fits.context import OSCILLATES, Context, Row
+from smd_analyze.fits.context import COARSE, OSCILLATES, Context, Row
 from smd_analyze.fits.outcomes import Kind, Outcome
 from smd_analyze.fits.regime import COUPLED, DECOUPLED, MIXED, Regime
 
@@ -59,6 +59,8 @@ def _standing(c: Context, found: index.Stationarity) -> tuple[dict[str, Any], in
 
 def _not_stationary(c: Context, found: index.Stationarity) -> dict[str, Any]:
     """What to call a norm that passes no equivalence test."""
+    if _rounded(c, found) > index.SPREAD:
+        return Outcome.BELOW.said()
     around = found.low <= index.TOLERANCE and found.high >= -index.TOLERANCE
     if found.blocks < index.FEWEST:
         if found.blocks < c.present - 1:
@@ -69,6 +71,16 @@ def _not_stationary(c: Context, found: index.Stationarity) -> dict[str, Any]:
     if c.moving:
         return (Outcome.LAGS_AS_EXPECTED if _as_expected(c) else Outcome.LAGGING).said()
     return (Outcome.UNDECIDED if around else Outcome.MOVING).said()
+
+
+def _rounded(c: Context, found: index.Stationarity) -> float:
+    r"""What the rounding of saved weights adds to one unit's equilibrium index over its stretch: √2·c/(√d Σx_e).
+
+    Each element is off by c = 0.2125 of its last place (Gaussian weights), twice that and 1/√d in ln‖w‖² of d elements.
+    """
+    coarse = max((COARSE.get(t, 0.0) for t in c.dtypes), default=0.0)
+    size = c.group.numel / max(c.group.units, 1)
+    return float(np.sqrt(2 / size) * 0.425 * coarse / c.regime.decay[found.first :].sum())
 
 
 def _as_expected(c: Context) -> bool:

@@ -128,7 +128,9 @@ def parameters_of(run: Run) -> dict[str, LazyTensor]:
     latest: dict[tuple[str, tuple[int, ...]], LazyTensor] = {}
     for checkpoint in reversed(run.checkpoints):
         for name, tensor in checkpoint.parameters.items():
-            shapes.setdefault(name, Counter())[tensor.shape] += 1
+            if name not in shapes:
+                shapes[name] = Counter()
+            shapes[name][tensor.shape] += 1
             latest.setdefault((name, tensor.shape), tensor)
     if not shapes:
         raise NothingToAnalyse(

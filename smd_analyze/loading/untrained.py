@@ -15,8 +15,8 @@ LONG = 8  # elements of a vector whose being all ones is no chance
 def begins_untrained(run: Run) -> bool:
     """Whether normalization layers of the first checkpoint are as they are initialised.
 
-    Either BatchNorm's counter of batches is 0, or a vector of ones has moved by the last checkpoint. False where nothing
-    shows it: the run may go on from another one.
+    Either BatchNorm's counter of batches is 0, or a vector of ones has moved by the last checkpoint. False where
+    nothing shows it: the run may go on from another one.
     """
     if not run.checkpoints:
         return False

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
 
@@ -11,8 +11,9 @@ from smd_analyze.schedule.clock_readings import Z95, Floats
 from smd_analyze.schedule.stretches import stretches
 
 FLOOR = 3e-6  # relative error of a total at best: fp32 sums of tens of rows
-LATEST = 12  # intervals within which the rate must have settled
+LATEST = 12  # intervals at the rate that has settled, or that show it settle
 FEWEST = 4  # intervals that tell of a buffer which has not filled within them
+FILLING = (1, 2, 3)  # intervals that a buffer may take to fill while the learning rate moves
 ORDERS = range(2, 7)  # intervals from which the first one is extrapolated
 TESTED = 3  # intervals further on that the same extrapolation must give: its error
 ROOM = 2.0  # times that error
@@ -21,10 +22,10 @@ EARLY = 8.0  # updates after the start at which the decay is taken that a buffer
 
 @dataclass(frozen=True)
 class Beginning:
-    """`total` [n]: −ln(c'/c) from the start on over `updates` [n], with standard deviations `sd`; the rate is constant.
+    """`total` [n]: −ln(c'/c) from the start on over `updates` [n], with standard deviations `sd`, at one learning rate.
 
-    `until`: intervals of the run by whose end it has settled. `moving`: the learning rate moved, and what a constant one
-    would have given is extrapolated.
+    `until`: intervals of the run by whose end the rate has settled. `moving`: the learning rate moved, and what a
+    constant one would have given is extrapolated.
     """
 
     total: Floats
@@ -34,53 +35,65 @@ class Beginning:
     moving: bool = False
 
 
-def beginning(total: Floats, low: Floats, high: Floats, updates: Floats, begins: float) -> Beginning | None:
-    """The beginning of a run, from its start on; None where it began elsewhere, or the rate changed as no buffer does.
+def beginnings(total: Floats, low: Floats, high: Floats, updates: Floats, begins: float) -> Iterator[Beginning]:
+    """The beginning of a run, from its start on; none where it began elsewhere, or the rate changed as no buffer does.
 
     `total`, `low`, `high` [I]: −ln(c'/c) of a clock with its 95 % interval, `updates` [I], `begins` before the first.
+    Where the learning rate moves there are several, for buffers that take ever longer to fill.
     """
     read = np.isfinite(total) & (total > 0) & (high > low) & (updates > 0)
     whole = int(np.argmin(np.r_[read, False]))
     if begins != 0 or whole < 3:
-        return None
+        return
     sd = np.hypot((high - low)[:whole] / (2 * Z95), FLOOR * total[:whole])
     t, k = total[:whole], updates[:whole]
     for a, b in stretches(t[1:] / k[1:], sd[1:] / k[1:])[:LATEST]:
         if b - a >= 2:
-            return Beginning(t[: b + 1], sd[: b + 1], k[: b + 1], a + 1)
-    rises = bool((np.diff(t[:FEWEST] / k[:FEWEST]) > 0).all())
-    if whole >= FEWEST and rises:
+            end = min(b, a + LATEST) + 1
+            yield Beginning(t[:end], sd[:end], k[:end], a + 1)
+            return
+    if whole >= FEWEST and bool((np.diff(t[:FEWEST] / k[:FEWEST]) > 0).all()):
         last = min(whole, LATEST)
-        return Beginning(t[:last], sd[:last], k[:last], last)
-    return _extrapolated(t, sd, k)
+        yield Beginning(t[:last], sd[:last], k[:last], last)
+        return
+    for until in FILLING:
+        found = _extrapolated(t, sd, k, until)
+        if found is not None:
+            yield found
 
 
-def _extrapolated(t: Floats, sd: Floats, k: Floats) -> Beginning | None:
-    """The first interval against the polynomial through those after it; None where none goes on smoothly.
+def _extrapolated(t: Floats, sd: Floats, k: Floats, until: int) -> Beginning | None:
+    """The first `until` intervals against the polynomial through those after them; None where none goes on smoothly.
 
-    With equal intervals, p of them give the one before them as Σ (−1)^(j+1) C(p, j) T_j; how well they do so further on
-    is the error. What is missing in the first interval is set against the rate right at the start, where it is missing.
+    How well the polynomial through p equal intervals gives those before it further on in the run is its error. What is
+    missing at the start is set against the rate right there, where it is missing.
     """
-    best: tuple[float, int, float] | None = None
+    best: tuple[float, int, Floats, Floats] | None = None
     for p in ORDERS:
-        if len(t) < p + 1 + TESTED or np.ptp(k[: p + 1 + TESTED]) > 0:
+        used = until + p + TESTED
+        if len(t) < used or np.ptp(k[:used]) > 0:
             continue
-        weights = np.array([(-1.0) ** (j + 1) * comb(p, j) for j in range(1, p + 1)])
-        off = [t[i] - float(weights @ t[i + 1 : i + 1 + p]) for i in range(TESTED + 1)]
-        noise = float(np.sqrt(np.square(weights * sd[1 : p + 1]).sum() + sd[0] ** 2))
-        error = float(np.hypot(noise, ROOM * np.abs(off[1:]).max()))
-        if best is None or error < best[0]:
-            best = (error, p, off[0])
+        weights = _weights(p, until)
+        off = np.array([t[i : i + until] - weights @ t[i + until : i + until + p] for i in range(TESTED + 1)])
+        noise = np.sqrt(np.square(weights * sd[until : until + p]).sum(1) + np.square(sd[:until]))
+        error = np.hypot(noise, ROOM * np.abs(off[1 + (until > 1) :]).max(0))
+        if best is None or error[0] < best[0]:
+            best = (float(error[0]), p, off[0], error)
     if best is None:
         return None
-    error, p, off = best
+    _, p, off, error = best
     each = k[0]
-    ends = each * np.arange(1, p + 2)
-    course = np.polynomial.Polynomial.fit(ends, np.r_[0.0, np.cumsum(t[1 : p + 1])], p).deriv()
-    rate = float(course(min(EARLY, each / 2)))
-    if rate <= 0:
+    ends = each * np.arange(until, until + p + 1)
+    course = np.polynomial.Polynomial.fit(ends, np.r_[0.0, np.cumsum(t[until : until + p])], p).deriv()
+    level = float(course(min(EARLY, each / 2))) * each
+    if level <= 0:
         return None
-    level = rate * each
-    return Beginning(
-        np.array([level + off, level, level]), np.array([error, FLOOR * level, FLOOR * level]), np.full(3, each), 1, True
-    )  # fmt: skip
+    flat = np.full(2, level)
+    return Beginning(np.r_[level + off, flat], np.r_[error, FLOOR * flat], np.full(until + 2, each), until, True)
+
+
+def _weights(p: int, until: int) -> Floats:
+    """Of p equal intervals, for the values that their polynomial gives the `until` ones before them [until, p]."""
+    after = np.arange(p, dtype=np.float64)[None, :]
+    parts = [[np.prod((j - after[after != i]) / (i - after[after != i])) for i in range(p)] for j in range(-until, 0)]
+    return np.array(parts, np.float64)

@@ -65,8 +65,8 @@ class Facts:
     """What the decision rests on besides rows and clocks.
 
     `known`: groups whose members the files or the caller tell. `updates` [I], `begins`: optimizer steps per interval
-    and before the first. `shrinkage`: scale-invariant parameter → −½ Δ ln‖w‖² [I], of its median unit. `untrained`: training
-    surely began at the first checkpoint.
+    and before the first. `shrinkage`: scale-invariant parameter → −½ Δ ln‖w‖² [I], of its median unit. `untrained`:
+    training surely began at the first checkpoint.
     """
 
     known: frozenset[str]

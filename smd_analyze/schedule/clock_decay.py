@@ -120,7 +120,7 @@ def _still_to_come(total: Floats, updates: Floats, begins: float, rule: UpdateRu
     filling = late > FILLED * updates
     if not filling.any():
         return late, filling
-    rate = total / (updates - late)
+    rate, lost = total / (updates - late), total
     for _ in range(ROUNDS):
         lost = filling_loss(rate, a, made[1:], rule.nesterov) - filling_loss(rate, a, made[:-1], rule.nesterov)
         with np.errstate(divide="ignore", invalid="ignore"):

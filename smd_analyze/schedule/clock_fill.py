@@ -29,8 +29,8 @@ class Filled:
 
     `decay`, `low`, `high`: the clocks' Σηλ; `files`: that of files and caller, NaN where unknown. `differs`: the two
     contradict each other, and the clocks' was taken; `used`: it was taken, for whatever reason. `sgd_inferred`,
-    `momentum_assumed`: the group's optimizer and momentum come from the clock's kind, and from nowhere. `momentum_read`:
-    what the first intervals tell of a momentum that nothing else says.
+    `momentum_assumed`: the group's optimizer and momentum come from the clock's kind, and from nowhere.
+    `momentum_read`: what the first intervals tell of a momentum that nothing else says.
     """
 
     rows: tuple[dict[str, Any], ...]
@@ -54,8 +54,8 @@ def fill(
     Where they agree (intervals overlap, or differ by less than SLACK) the narrower of the two stands; under decoupled
     decay, which a clock measures without any model, it is the clock's if the intervals lie apart: fp32 rounds 1 − ηλ.
     `updates` [I] and `begins`: optimizer steps per interval and before the first one. `assumed`: the pool's tensors are
-    not known to be of this group; `factor` is then the group's λ over theirs, 1 if unknown. `untrained`: training surely
-    began at the first checkpoint, with an empty momentum buffer.
+    not known to be of this group; `factor` is then the group's λ over theirs, 1 if unknown. `untrained`: training
+    surely began at the first checkpoint, with an empty momentum buffer.
     """
     inferred = rows[0]["optimizer"] is None and pool.proves_sgd
     files, files_low, files_high = _files(rows)

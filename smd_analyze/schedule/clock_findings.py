@@ -147,8 +147,8 @@ def _ends(applied: Applied, steps: Sequence[int]) -> list[Finding]:
         last = len(known) - known[::-1].index(True)
         left = float(np.exp(-np.nansum(spoken.pool.total)))
         why = (
-            f"by then {spoken.pool.terms}, which feels no gradient, has shrunk to {left:.2g} of what it was, and rounding "
-            "hides what it does further"
+            f"by then {spoken.pool.terms}, which feels no gradient, has shrunk to {left:.2g} of what it was, and "
+            "rounding hides what it does further"
             if left < SHRUNK
             else f"from then on {spoken.pool.terms} is not seen to shrink by decay alone"
         )

@@ -12,12 +12,14 @@ are good to 1e-6, so that α comes to three digits and more. What else could hav
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from smd_analyze.decay_formulas import filling_loss, velocity_lag
-from smd_analyze.schedule.beginning import Beginning, beginning
+from smd_analyze.schedule.beginning import Beginning, beginnings
 from smd_analyze.schedule.clock_readings import Z95, Floats
 
 IN_USE = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.93, 0.937, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995, 0.999)
@@ -28,12 +30,15 @@ FITS = 4.0  # standard deviations by which any interval may miss the model
 MATCHES = 3.0  # standard deviations by which a value in use may miss the reading …
 MATCHES_LEAST = 1e-4  # … or so much of 1−α: what the model leaves out
 UNLIKELY = 0.1  # chance of a warm-up giving a value in use from which on it is not believed
+FULL = 1e-3  # of the buffer that may still be missing where the first intervals were extrapolated
+ROUNDS = 5  # of closing in on α
 TELLS = 9.0  # difference of χ² that tells one form from the other
 
 
 @dataclass(frozen=True)
 class Form:
-    """The best α of one form of momentum with its 95 % interval, χ², the settled rate, and the value in use, or None."""
+    """The best α of one form of momentum with its 95 % interval, χ², the settled rate, the nearest of the
+    `values` in use that it may be, or None."""
 
     nesterov: bool
     alpha: float
@@ -42,6 +47,7 @@ class Form:
     chi2: float
     rate: float
     used: float | None
+    values: int
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,19 @@ def read_momentum(
 
     `total`, `low`, `high` [I]: −ln(c'/c) of the clocks with its 95 % interval; `updates` [I] per interval, `begins`
     before the first. It needs the true start and a learning rate that then stays as it is over two intervals, or moves
-    smoothly. `nesterov` None: not known. `usual`: the momentum that is assumed where a warm-up may have taken the rest away.
+    smoothly. `nesterov` None: not known. `usual`: the momentum that is assumed where a warm-up may have taken the rest.
     """
-    begun = beginning(total, low, high, updates, begins)
-    if begun is None:
-        return None
+    for begun in beginnings(total, low, high, updates, begins):
+        found = _judged(begun, nesterov, usual)
+        if found is not None and found.sure and found.high ** begun.updates[: begun.until].sum() < FULL:
+            return found
+        if not begun.moving:
+            return found
+    return None
+
+
+def _judged(begun: Beginning, nesterov: bool | None, usual: float) -> MomentumRead | None:
+    """What one account of the beginning tells; None where neither form of momentum fits it."""
     forms = [_fit(begun, kind) for kind in ((False, True) if nesterov is None else (nesterov,))]
     known = [f for f in forms if f is not None]
     if not known:
@@ -88,7 +102,7 @@ def read_momentum(
     chance = _chance(chosen, float(begun.updates[0]))
     if likely[0].low == 0 and likely[0].high < PERHAPS_NONE:
         chosen, value, sure = likely[0], 0.0, likely[0].high < NONE_BELOW
-    elif sure := bool(len(named) == 1 and chance <= UNLIKELY):
+    elif sure := bool(len(named) == 1 and chosen.values == 1 and chance <= UNLIKELY):
         value = float(chosen.used or 0.0)
     else:
         value = usual if usual <= chosen.high else chosen.used or chosen.alpha  # a warm-up may have withheld the rest
@@ -102,10 +116,8 @@ def read_momentum(
 def _fit(begun: Beginning, nesterov: bool) -> Form | None:
     """α and the settled rate by least squares, α's interval by profile; None where the intervals do not fit.
 
-    Searched on grids of ln(1−α) that close in threefold; for each α the rate is scaled so that the totals are met best.
+    Searched on grids of ln(1−α) that close in; for each α the rate is scaled so that the totals are met best.
     """
-    from scipy.optimize import brentq
-
     t, sd, n = begun.total, begun.sd, np.cumsum(begun.updates)
 
     def misfit(alphas: Floats) -> tuple[Floats, Floats, Floats]:
@@ -121,14 +133,10 @@ def _fit(begun: Beginning, nesterov: bool) -> Form | None:
         return (miss**2).sum(1), np.abs(miss).max(1), rate[:, 0]
 
     log = np.r_[0.0, -np.geomspace(1e-3, 9.0, 120)]  # of 1 − α, up to α = 0.9999
-    least, most = float(log[-1]), 0.0
-    best = 0
-    chi2 = np.zeros(0)
-    for _ in range(5):
-        chi2 = misfit(-np.expm1(log))[0]
-        best = int(np.argmin(chi2))
-        least, most = (float(log[min(best + 1, len(log) - 1)]), float(log[max(best - 1, 0)]))
-        centre = float(log[best])
+    centre = 0.0
+    for _ in range(ROUNDS):
+        best = int(np.argmin(misfit(-np.expm1(log))[0]))
+        centre, least, most = (float(log[i]) for i in (best, min(best + 1, len(log) - 1), max(best - 1, 0)))
         log = np.unique(np.r_[np.linspace(least, most, 41), centre])[::-1]
     alpha = max(float(-np.expm1(centre)), 0.0)
     lowest, worst, rate = (float(v[0]) for v in misfit(np.array([alpha])))
@@ -141,13 +149,20 @@ def _fit(begun: Beginning, nesterov: bool) -> Form | None:
 
     low, high = 0.0, 0.9999
     if alpha > 0 and excess(0.0) > 0:
-        low = brentq(excess, 0.0, alpha, xtol=1e-9)
+        low = _root(excess, 0.0, alpha)
     if excess(high) > 0:
-        high = brentq(excess, alpha, high, xtol=1e-9)
+        high = _root(excess, alpha, high)
     room = max(MATCHES / Z95 * max(high - alpha, alpha - low), MATCHES_LEAST * (1 - alpha))
     near = [a for a in IN_USE if abs(a - alpha) <= room]
     used = min(near, key=lambda a: abs(a - alpha), default=None)
-    return Form(nesterov, alpha, float(low), float(high), lowest, rate, used)
+    return Form(nesterov, alpha, low, high, lowest, rate, used, len(near))
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where the function changes sign between two ends."""
+    from scipy.optimize import brentq
+
+    return cast("float", brentq(function, low, high, xtol=1e-9))
 
 
 def _chance(form: Form, updates: float) -> float:

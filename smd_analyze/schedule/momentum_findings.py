@@ -9,8 +9,8 @@ from smd_analyze.schedule.clock_apply import Spoken
 from smd_analyze.schedule.clock_momentum import MomentumRead
 
 RESTS = (
-    "Equilibrium index and half-lives rest on the clock alone; angular updates (√((1−α)/(1+α))), Σηλ and levels rest on "
-    "the momentum"
+    "Equilibrium index and half-lives rest on the clock alone; angular updates (√((1−α)/(1+α))), Σηλ and levels rest "
+    "on the momentum"
 )
 EMPTY = "as from an empty momentum buffer on"
 
@@ -46,9 +46,9 @@ def _read(spoken: Spoken, read: MomentumRead) -> Finding:
     name = "Nesterov momentum" if read.nesterov else "momentum"
     other = "heavy ball" if read.nesterov else "Nesterov"
     message = (
-        f"{name} {_measured(read)}, read off the weights: {_lost(spoken, read)}, {EMPTY}. {read.alpha:g} is taken; with "
-        f"{other} it would be a value that nobody sets. A learning rate warmed up within these steps would give it by "
-        f"chance only (about {_odds(read.chance)})"
+        f"{name} {_measured(read)}, read off the weights: {_lost(spoken, read)}, {EMPTY}. {read.alpha:g} is taken; "
+        f"with {other} it would be a value that nobody sets. A learning rate warmed up within these steps would give "
+        f"it by chance only (about {_odds(read.chance)})"
     )
     return Finding("momentum-read", "note", where, message, "--momentum")
 

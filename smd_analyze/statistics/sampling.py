@@ -55,7 +55,7 @@ def positions(numel: int, groups: int = 1) -> np.ndarray:
 
 def positions_for(source: Source) -> np.ndarray:
     """Which elements of a tensor are sampled; none where checkpoints are too few to compare, or no group uses it."""
-    if not source.uses or len(source.tensors) < FEWEST:
+    if not source.uses or len(source.files) < FEWEST:
         return positions(0)
     return positions(source.numel, len({use.group for use in source.uses}))
 

@@ -54,7 +54,7 @@ def _fewer(claim: Claim, share: float) -> Claim:
 
 def _look(seen: Screened, source: Source, files: Files, most: int) -> Iterator[Candidate]:
     """One tensor's, axis by axis, at most so many elements of each."""
-    subject, checkpoints = seen.subject, len(source.tensors)
+    subject, checkpoints = seen.subject, len(source.files)
     room = AT_ONCE // (checkpoints * sum(len(c.indices) for c in seen.claims))
     wanted = [
         claim.axis.positions(min(most, LONGEST, max(KEPT, room))) + index * claim.axis.after
@@ -90,13 +90,14 @@ def _look(seen: Screened, source: Source, files: Files, most: int) -> Iterator[C
 
 def _values(source: Source, files: Files, elements: np.ndarray) -> np.ndarray:
     """Those elements (ascending) of a tensor at every checkpoint [T, elements] float64; NaN where it is missing."""
-    values = np.full((len(source.tensors), elements.size), np.nan)
+    values = np.full((len(source.files), elements.size), np.nan)
     pieces = list(_pieces(elements, source, files)) if source.raw else []
     space = np.empty(max((piece.count for piece in pieces), default=0) * RAW.get(source.dtype, 1), np.uint8)
-    for t, tensor in enumerate(source.tensors):
-        if tensor is None:
+    for t in range(len(source.files)):
+        if not source.has(t):
             continue
-        if not source.raw:
+        tensor = None if source.raw else source.tensors[t]
+        if tensor is not None:
             try:
                 values[t] = decode(tensor.read(), tensor.dtype, True)[elements]
             except (SmdError, OSError, ValueError, EOFError):

@@ -29,9 +29,10 @@ class Use:
 
 @dataclass(frozen=True)
 class Source:
-    """A tensor through the run. `tensors[t]` is None where checkpoint t lacks it.
+    """A tensor through the run.
 
-    files, offsets: [T] where its bytes lie if it is `raw`: number of the path (-1: absent) and position.
+    tensors: what to ask, None where a checkpoint lacks it; () if its bytes lie `raw`, which says all: thousands of
+    checkpoints are many tensors. files, offsets: [T] where they lie: number of the path (-1: absent) and position.
     look: how it is looked at for decay clocks, None if it is not. whole: a group whose uses hold each element once, so
     that their sums are the tensor's.
     """
@@ -58,6 +59,10 @@ class Source:
     def item(self) -> int:
         """Bytes of one element."""
         return RAW[self.dtype]
+
+    def has(self, t: int) -> bool:
+        """Whether checkpoint t holds it."""
+        return bool(self.files[t] >= 0) if self.raw else self.tensors[t] is not None
 
     @property
     def place(self) -> tuple[int, int]:
@@ -191,14 +196,14 @@ def _source(
                 offsets[t] = tensor.extent.offset
     elif len({t.dtype for t in there}) > 1:
         dtype = "float64"  # the dtype changes on the way: compare as numbers
-    return Source(parameter, dtype, numel, tensors, files, offsets, uses, raw)
+    return Source(parameter, dtype, numel, () if raw else tensors, files, offsets, uses, raw)
 
 
 def _absent(run: Run, sources: Sequence[Source]) -> list[Finding]:
     """One finding for each checkpoint that lacks tensors."""
     found = []
     for t, checkpoint in enumerate(run.checkpoints):
-        names = [source.parameter for source in sources if source.tensors[t] is None]
+        names = [source.parameter for source in sources if not source.has(t)]
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             text = f"lacks {names[0]}{more}: no numbers for what they belong to at this checkpoint"

@@ -13,11 +13,10 @@ from smd_analyze.theory.course import Course
 from smd_analyze.theory.geometry import unit_angle
 from smd_analyze.theory.norms import implied_rows
 from smd_analyze.theory.of_group import courses
-from smd_analyze.theory.rounding import copied, floor_of_update, without_rounding
+from smd_analyze.theory.rounding import BELOW, copied, floor_of_update, without_rounding
 from smd_analyze.theory.softening import softenings
 
 ROUNDED = 0.01  # share of θ² from which a correction for rounding is worth a note
-BELOW = "below resolution"
 UNSHARP, UNUSABLE = 0.05, 0.5  # width of a learning rate, over its value, that is worth a note, and that spoils a row
 
 
@@ -47,7 +46,7 @@ def angular_updates(stats: Statistics, schedule: Schedule) -> pl.DataFrame:
         rows = _buffer(series, course, types)
         if len(stats.steps) > 1:
             soft = softening_of(group, series, course)
-            rows = _consecutive(series, course, types) + rows + implied_rows(group, series, course, soft)
+            rows = _consecutive(series, course, types) + rows + implied_rows(group, series, course, soft, types)
         if rows:
             parts.append(frame(group.name, rows))
     return pl.concat(parts) if parts else pl.DataFrame(schema=SCHEMA)

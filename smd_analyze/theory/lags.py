@@ -98,8 +98,8 @@ def _resolve(out: dict[str, Any], notes: list[str], types: tuple[str, ...]) -> N
     rounding = copied(types)
     floor = RESOLVED * sqrt(2) * rounding_of(types)
     for p, angle in enumerate(out["angle"]):
-        square = without_rounding(angle**2, rounding) if rounding else angle**2
-        if square is None or angle < floor:
+        square = without_rounding(angle**2, rounding) if rounding else angle**2 if angle >= floor else None
+        if square is None:
             out["excess_retention"][p] = np.nan
             notes[p] = "; ".join(filter(None, [notes[p], BELOW]))
             continue

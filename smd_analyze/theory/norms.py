@@ -1,5 +1,6 @@
 """The angle per step that the norms imply: an identity of their slope, the decay and (Lion, Muon) the learning rate."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import sqrt
 
@@ -13,6 +14,7 @@ from smd_analyze.theory.autoregression import Floats
 from smd_analyze.theory.course import Course
 from smd_analyze.theory.laws import Law
 from smd_analyze.theory.of_group import INVARIANT, standing
+from smd_analyze.theory.rounding import BELOW, noise_of_growth
 from smd_analyze.theory.softening import NAMED, Softening
 
 SHORTEST, SETTLED = 5, 10  # in momentum times 1/(1−α): least spacing for `norms`, and the memory of a change
@@ -20,11 +22,17 @@ TRANSIENT = ("learning rate changed within", "begins within")  # how notes on wh
 MARGIN = 2.0  # on the error that the momentum's memory makes, which is an estimate itself
 SINGLE, SLOW = 1.0, 0.12  # CV of a layer's θ² from gradient to gradient, and over longer than the momentum's memory
 SAMPLES = 16  # points of an interval at which a norm that moves is looked at
+HIDDEN = 0.5  # of θ² that rounding may make up; beyond, the angle is below resolution
 NOTABLE = 0.05  # change of ln η per SETTLED momentum times that is worth a note
 
 
-def implied_rows(group: Group, series: UnitSeries, course: Course, softening: Softening | None = None) -> list[Row]:
-    """Rows of method `norms`, short intervals merged. `softening`: what a batch normalization's ε may add."""
+def implied_rows(
+    group: Group, series: UnitSeries, course: Course, softening: Softening | None = None, types: Iterable[str] = ()
+) -> list[Row]:
+    """Rows of method `norms`, short intervals merged.
+
+    `softening`: what a batch normalization's ε may add. `types`: in which checkpoints hold the weights.
+    """
     rows, all_found = [], {}
     for start, stop in _merged(series, course):
         law = course.laws[stop]
@@ -42,13 +50,18 @@ def implied_rows(group: Group, series: UnitSeries, course: Course, softening: So
             sides = [abs(other - square) for other in (ending.get(start), beginning.get(stop)) if other is not None]
             memory += _held(float(course.momentum[stop]), max(sides, default=0.0)) / k
         angle, low, high = np.nan, np.nan, np.nan
+        rounding = noise_of_growth(types, group.numel) * float(law.angle_share(float(course.momentum[stop]))) / k
         if not series.dd[start + 1 : stop + 1].any():
             notes.append("the weights do not move")
+        elif found.from_slope and rounding > HIDDEN * abs(square):
+            notes.append(f"{BELOW}: the norm moves by less than the saved weights' rounding")
         elif square >= 0:
             angle = sqrt(square)
             noise, down, up = scatter(found.squares), *found.width
             if law.universal and group.status in INVARIANT and np.isfinite([noise, down + up]).any():
                 noise, down, up = (0.0 if np.isnan(v) else v for v in (noise, down, up))
+                if found.from_slope:
+                    noise = sqrt(noise**2 + rounding**2)
                 if found.from_slope and not found.remembered:
                     noise = sqrt(noise**2 + (_end_noise(float(course.momentum[stop])) * square / k) ** 2)
                 least, most = _softened(softening, law, course, start, stop)

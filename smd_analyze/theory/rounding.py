@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from math import sqrt
 
 MANTISSA_BITS = {"float64": 52, "float32": 23, "float16": 10, "bfloat16": 7, "float8_e4m3fn": 3, "float8_e5m2": 2}
+BELOW = "below resolution"
 RESOLVED = 3.0  # times the rounding: the least angle that can be told from it
 
 
@@ -33,3 +34,11 @@ def floor_of_update(types: Iterable[str]) -> float:
     Coarser saved types are copies: their masters are taken to be float32.
     """
     return RESOLVED * sqrt(2) * min(rounding_of(types), rounding_of(["float32"]))
+
+
+def noise_of_growth(types: Iterable[str], numel: int) -> float:
+    """95 % of what rounding saved copies of both checkpoints adds to ln(n₂/n₁), mean over units of `numel` elements.
+
+    Each element is off by c of its size, independently: 1.96·√2·2c/√numel. Less where weights moved less than that.
+    """
+    return 1.96 * sqrt(2) * 2 * copied(types) / sqrt(max(numel, 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -36,7 +36,7 @@ def lines_of_basis(report: Report, stretches: pl.DataFrame) -> Iterator[str]:
         yield " ".join(words)
 
 
-def _read(rows: list[Row]) -> str:
+def _read(rows: Sequence[Row]) -> str:
     """Optimizer and momentum, where the weights gave them."""
     found: dict[str, None] = {}
     for row in rows:
@@ -48,7 +48,7 @@ def _read(rows: list[Row]) -> str:
     return f"Read off the weights as well: {', '.join(found)}." if found else ""
 
 
-def _assumed(rows: list[Row]) -> str:
+def _assumed(rows: Sequence[Row]) -> str:
     """Of whom the decay is, and the momentum, where nothing tells."""
     parts = []
     guess = next((row for row in rows if row["momentum_assumed"]), None)
@@ -61,7 +61,7 @@ def _assumed(rows: list[Row]) -> str:
     return f"Assumed: {'; '.join(parts)}." if parts else ""
 
 
-def _unknown(rows: list[Row]) -> str:
+def _unknown(rows: Sequence[Row]) -> str:
     """What would turn the decay into a prediction."""
     if not any(row["sum_decay"] for row in rows) or any(row["optimizer"] for row in rows):
         return ""

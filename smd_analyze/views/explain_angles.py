@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from smd_analyze.views.explain_facts import Facts, Row
 from smd_analyze.views.explain_laws import ADAM_L2, MUON, Law, law_of
@@ -59,7 +61,9 @@ def equilibrium(f: Facts, scale: float, unit: str) -> Iterator[Way | str]:
 
 def _from_level(f: Facts, law: Law) -> tuple[tuple[str, ...], float | None, float, str]:
     """θ* of Muon from its equilibrium norm and the size of its update."""
-    level, rate, size = f.last.get("equilibrium_norm"), f.row.get("learning_rate_last"), update_size(f)
+    level: Any = f.last.get("equilibrium_norm")
+    rate: Any = f.row.get("learning_rate_last")
+    size = update_size(f)
     if not present(level) or not present(rate) or size is None:
         return (), None, 0.0, ""
     words = (
@@ -159,7 +163,8 @@ def _agreement(f: Facts) -> Iterator[Way | str]:
         yield f"θ₁/θ*: no number; {row['outcome']}" + (f" ({row['advice']})" if row["advice"] else "")
         return
     theory = {p["step"]: p["equilibrium_angular_update"] for p in f.predicted}
-    found = used(f, _independent(f))
+    told = re.search(r"rms of (\d+) measurement", str(row["method"]))
+    found = [r for r in _independent(f) if theory.get(r["step_to"])][-int(told[1]) if told else -1 :]
     ratios = [(r["step_to"], r["angular_update"] / theory[r["step_to"]]) for r in found if theory.get(r["step_to"])]
     means = batches(f, ratios)
     result = math.sqrt(sum(means) / len(means)) if means else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from smd_analyze.views.explain_facts import Facts, Row
 from smd_analyze.views.explain_lags import QUANTITIES as LAGS
@@ -188,7 +189,8 @@ def _ratio(f: Facts, row: Row) -> Way:
 
 def _rate(f: Facts, row: Row) -> Way:
     """r = ρ r*."""
-    ratio, theory = f.fit("relaxation_rate_ratio").get("value"), _theory(f)
+    ratio: Any = f.fit("relaxation_rate_ratio").get("value")
+    theory = _theory(f)
     known = present(ratio) and theory is not None
     step = f"r = ρ·r*, ρ = {number(ratio)} fitted (next)" + (f", {theory[0]}" if theory else "")
     return Way(

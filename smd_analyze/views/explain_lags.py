@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from smd_analyze.views.explain_facts import Facts, Row
 from smd_analyze.views.explain_ways import Way
@@ -48,23 +49,22 @@ def _excess(f: Facts, row: Row) -> Way:
 
 
 def _exponent(f: Facts, row: Row) -> Way:
-    """d ln(1−cos θ)/d ln k, shown between the nearest and the furthest pair."""
+    """d ln(1−cos θ)/d ln k, shown between the ends of the distances."""
     free = row["quantity"].endswith("zero_mean")
     name, result = "diffusion_angle" if free else "angle", None
-    pairs = [r for r in _pairs(f) if present(r[name]) and r[name] > 0]
     form = "slope of ln(1 − cos θₖ) on ln k over the longest distances"
-    if len(pairs) > 1 and pairs[-1]["steps"] > 2 * pairs[0]["steps"]:
-        near, far = pairs[0], pairs[-1]
-        fall = [math.log(2 * math.sin(r[name] / 2) ** 2) for r in (near, far)]
-        result = (fall[1] - fall[0]) / math.log(far["steps"] / near["steps"])
-        form += (
-            f"; from θₖ = {number(near[name])} rad over k = {near['steps']:g} to {number(far[name])} rad over "
-            f"{far['steps']:g} steps"
-        )
+    told = re.search(r"over ([\d.e+]+) … ([\d.e+]+) steps", str(row["method"]))
+    pairs = [r for r in _pairs(f) if present(r[name]) and r[name] > 0]
+    ends = [[r for r in pairs if k / 1.2 <= r["steps"] <= k * 1.2] for k in map(float, told.groups())] if told else []
+    if told and all(ends):
+        fall = [sum(2 * math.sin(r[name] / 2) ** 2 for r in part) / len(part) for part in ends]
+        steps = [sum(r["steps"] for r in part) / len(part) for part in ends]
+        result = math.log(fall[1] / fall[0]) / math.log(steps[1] / steps[0])
+        form += f": 1 − cos θₖ = {number(fall[0])} at k ≈ {steps[0]:.4g}, {number(fall[1])} at k ≈ {steps[1]:.4g}"
     about = "of zero-mean gradients at the same distances" if free else f"1 random walk, 2 straight: {row['outcome']}"
     return Way(
         f"fit.{row['quantity']}", "exponent⁰" if free else "exponent", about, row["value"], (form,), result, digits=3,
-        within=math.inf, why="nearest and furthest pair alone" if result is not None else "",
+        within=math.inf, why="the two ends, mean over the run" if result is not None else "",
     )  # fmt: skip
 
 

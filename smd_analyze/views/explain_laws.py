@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from smd_analyze.views.explain_facts import Row
 from smd_analyze.views.text import given, number, present
@@ -213,14 +214,14 @@ def law_of(row: Row, decay: float | None) -> Law | str:
         law = LION if name == "lion" else MUON
     else:
         return f"no theory for optimizer {name}"
-    momentum = row.get("beta1") if adam or law == LION else row.get("momentum")
+    momentum: Any = row.get("beta1") if adam or law == LION else row.get("momentum")
     if not present(momentum):
         return f"{'β₁' if adam or law == LION else 'momentum'} unknown"
     if law == LION and not present(row.get("beta2")):
         return "β₂ unknown"
     damping = 1 - (row.get("dampening") or 0.0) if law in (HEAVY, NESTEROV) else 1.0
-    x = decay * damping if present(decay) else math.nan
-    beta2 = row.get("beta2")
+    x = decay * damping if decay is not None else math.nan
+    beta2: Any = row.get("beta2")
     return Law(law, x, momentum, beta2 if present(beta2) else math.nan, "β₁" if adam or law == LION else "α")
 
 

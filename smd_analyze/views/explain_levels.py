@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from smd_analyze.views.explain_facts import Facts
 from smd_analyze.views.explain_laws import ADAM_L2, HEAVY, Law, law_of
@@ -15,7 +16,8 @@ NEAREST = 5
 
 def per_gradient(f: Facts, law: Law) -> tuple[str, float] | None:
     """s = S*/L of one unit at the last update, S = ‖w‖⁴: the formula with its numbers, and s; None if η is unknown."""
-    rate, a, x = f.row.get("learning_rate_last"), law.a, law.x
+    rate: Any = f.row.get("learning_rate_last")
+    a, x = law.a, law.x
     if not present(rate) or not x > 0:
         return None
     damped = rate * (1 - (f.row.get("dampening") or 0.0))
@@ -93,7 +95,8 @@ def next_norm(f: Facts) -> tuple[tuple[str, ...], float | None, float]:
         return (form,), None, 0.0
     if law.family and f.row.get("learning_rate_changes"):
         return (form + "; the learning rate changed in the last interval",), None, 0.0
-    before, level = f.predicted[-2].get("expected_norm"), None
+    before: Any = f.predicted[-2].get("expected_norm")
+    level = None
     if law.family:
         found, size = per_gradient(f, law), gradient_scales(f, law, None)
         level = None if found is None or size is None or f.last["norm_basis"] != "theory" else found[1] * size[0]

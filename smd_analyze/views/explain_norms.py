@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from smd_analyze.views.explain_angles import reserve
 from smd_analyze.views.explain_facts import Facts, Row
@@ -45,7 +46,8 @@ def _saved(f: Facts) -> Iterator[str]:
 
 def _equilibrium(f: Facts) -> Iterator[Way | str]:
     """‖w‖* of the last update."""
-    law, held, last = law_of(f.row, f.decay), f.last.get("equilibrium_norm"), f.last
+    law, last = law_of(f.row, f.decay), f.last
+    held: Any = last.get("equilibrium_norm")
     if not present(held):
         if f.last:
             words = [part for part in str(last.get("source") or "").split("; ") if part.startswith("norm:")]
@@ -69,7 +71,8 @@ def _equilibrium(f: Facts) -> Iterator[Way | str]:
             notes=(rests, SMD, *notes),
         )  # fmt: skip
         return
-    rate, gamma = f.row.get("learning_rate_last"), law.gamma(law.x)
+    rate: Any = f.row.get("learning_rate_last")
+    gamma = law.gamma(law.x)
     form = f"‖w‖*² = η²dΓ/(x(2−x)), x = ηλ = {given(law.x)}, η = {given(rate)}, d = {f.numel}"
     if law.name == ADAMW:
         lead = math.sqrt(rate**2 * f.numel / (2 * law.x))
@@ -105,8 +108,10 @@ def _expected(f: Facts) -> Iterator[Way | str]:
 
 def _turned(f: Facts) -> Iterator[Way | str]:
     """How far it turned between checkpoints, against zero-mean gradients: a reference."""
-    last, angle = f.last, f.norms[-1].get("angle") if f.norms else None
-    reference, excess = last.get("diffusion_angle"), last.get("excess_retention")
+    last = f.last
+    angle: Any = f.norms[-1].get("angle") if f.norms else None
+    reference: Any = last.get("diffusion_angle")
+    excess = last.get("excess_retention")
     if not present(angle):
         return
     text = f"θₖ = {number(angle)} rad turned since the checkpoint before (measured)"

@@ -62,7 +62,8 @@ def balance(f: Facts) -> Balance | None:
 
 def second_moment_angle(f: Facts, scale: float, unit: str) -> Way:
     """θ* of the units' own balance."""
-    found, b1 = balance(f), f.row.get("beta1")
+    found = balance(f)
+    b1: Any = f.row.get("beta1")
     result, steps = None, ["θ*² = 2xₑ(1−β₁)/(1+β₁), xₑ = ηλ·d‖w‖*/√(dL), √(dL) = ‖w‖Σ√v̂ of each unit"]
     if found is not None and present(b1):
         import numpy as np  # heavy

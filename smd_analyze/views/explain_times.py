@@ -22,7 +22,7 @@ def time_ways(f: Facts) -> Iterator[Way | str]:
     if isinstance(law, Law):
         yield from _rate(f, law)
         yield from _half_lives(f, law)
-        yield from _left(f, law)
+    yield from _left(f, law)
     yield from explain_stages(f.report, f.layer)
 
 
@@ -73,7 +73,7 @@ def _moves(f: Facts) -> bool:
     return any(r.get("learning_rate_changes") for r in f.schedule)
 
 
-def _left(f: Facts, law: Law) -> Iterator[Way | str]:
+def _left(f: Facts, law: Law | str) -> Iterator[Way | str]:
     """Steps until the norm is within 10 % of its equilibrium."""
     row = f.fit("steps_to_equilibrium")
     if not row:
@@ -96,7 +96,7 @@ def _left(f: Facts, law: Law) -> Iterator[Way | str]:
     )  # fmt: skip
 
 
-def _one_norm(f: Facts, law: Law) -> tuple[tuple[str, ...], float | None]:
+def _one_norm(f: Facts, law: Law | str) -> tuple[tuple[str, ...], float | None]:
     """The time that the layer's own norm takes to its equilibrium one."""
     level, rate = f.last.get("equilibrium_norm"), None
     if len(f.predicted) > 1:
@@ -104,7 +104,7 @@ def _one_norm(f: Facts, law: Law) -> tuple[tuple[str, ...], float | None]:
         if present(before["half_lives"]) and present(last["half_lives"]):
             rate = (last["half_lives"] - before["half_lives"]) * math.log(2) / (last["step"] - before["step"])
     form = "t = ln(|sᵖ − 1|/ε)/r, s = ‖w‖/‖w‖*"
-    if not rate or not present(level) or not f.norms:
+    if isinstance(law, str) or not rate or not present(level) or not f.norms:
         return (form,), None
     power = law.power
     start = f.norms[-1]["weight_norm"] / level

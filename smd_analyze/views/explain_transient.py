@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from smd_analyze.views.explain_facts import Facts, Row
-from smd_analyze.views.explain_laws import SMD, Law, law_of
+from smd_analyze.views.explain_laws import ADAM_L2, LION, SMD, Law, law_of
 from smd_analyze.views.explain_ways import Way
 from smd_analyze.views.text import number, present
 
@@ -41,10 +41,11 @@ def _followed(f: Facts, words: str) -> tuple[tuple[str, ...], float | None]:
     if isinstance(law, str) or not before or not after:
         return (form,), None
     old, new = before[-1], after[0]
-    rates, decays = (new["learning_rate_last"], old["learning_rate_last"]), (f.decay_of(new), f.decay_of(old))
-    if not all(present(v) and v for v in (*rates, *decays)):
+    levels = [f.decay_of(r) for r in (old, new)], [r["learning_rate_last"] for r in (old, new)]
+    x, eta = ([v for v in pair if present(v) and v] for pair in levels)
+    if len(x) < 2 or len(eta) < 2:
         return (form,), None
-    q = decays[0] / decays[1] * (rates[1] / rates[0]) ** 2
+    q = x[1] / x[0] * (eta[0] / eta[1]) ** 2
     begin = float(told[1]) if told else 0.0
     later = [r["step_from"] for r in f.schedule if r["step_from"] >= new["step_from"] and not _same(r, new)]
     until = min(later, default=f.schedule[-1]["step_to"])
@@ -77,7 +78,9 @@ def _same(row: Row, other: Row) -> bool:
 def batches(f: Facts, ratios: Sequence[tuple[int, float]]) -> list[float]:
     """Mean squares of batches of (step, ratio): those less than two memories of the momentum apart are one."""
     law = law_of(f.row, f.decay)
-    reach = 2 / (1 - law.a) if isinstance(law, Law) else 0.0
+    reach = 2.0
+    if isinstance(law, Law) and law.name != ADAM_L2:
+        reach = 2 / (1 - (law.beta2 if law.name == LION else law.a))
     found: list[list[float]] = []
     begin = -math.inf
     for step, ratio in ratios:

@@ -87,7 +87,7 @@ def measured(f: Facts, row: Row) -> Recomputed:
         return (words,), result, 0.5 if rounded else 0.0, why
     made = next((r for r in f.schedule if r["step_to"] == row["step_to"]), None)
     first = f.schedule[0] if f.schedule else {}
-    rate = made["learning_rate_last"] if made else first.get("learning_rate_first")
+    rate: Any = made["learning_rate_last"] if made else first.get("learning_rate_first")
     if series.uu is None or series.wu is None or not present(rate):
         return (), None, 0.0, ""
     result = _root_mean(series.vv[i], rate * rate * series.uu[i], -rate * series.wu[i])

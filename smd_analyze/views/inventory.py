@@ -76,9 +76,8 @@ def _print_settings(run: Run, console: Console) -> None:
             if value not in seen.setdefault(key, []):
                 seen[key].append(value)
     if not last:
-        console.print(
-            Text("No hyperparameter was found in the files: say them with --optimizer, --lr, --weight-decay.")
-        )
+        told = "No hyperparameter was found in the files: smd-analyze schedule may read the decay off the weights."
+        console.print(Text(told))
         return
     merged: dict[tuple[str, ...], list[str]] = {}  # what several parameter groups share stands once
     for key, s in sorted(last.items(), key=lambda item: item[0][0]):

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.text import Text
 
 from smd_analyze.records.report import Report
-from smd_analyze.views.basis import lines_of_basis
 from smd_analyze.views.findings import print_findings
 from smd_analyze.views.grid import grid
 from smd_analyze.views.inventory import print_run
@@ -43,17 +42,20 @@ def console(stderr: bool = False) -> Console:
     return Console(file=stream, width=width, highlight=False, emoji=False, markup=False)
 
 
-def print_report(
-    report: Report, console: Console, *, stretches: pl.DataFrame | None = None, verbose: int = 0
-) -> None:
+def print_report(report: Report, console: Console, *, stretches: pl.DataFrame | None = None, verbose: int = 0) -> None:
     """The verdict, the layers that may be compared with theory, and apart from them those that may not.
 
     `stretches` merges the intervals of the report's schedule: with it a line says what decay clocks tell, and another
     what was assumed. More than 30 layers are shown kind by kind (median and range) unless `verbose`.
     """
     console.print(Text(report.verdict, style="bold"))
-    for line in (*lines_of_run(report), *(() if stretches is None else lines_of_basis(report, stretches))):
+    for line in lines_of_run(report):
         console.print(Text(line))
+    if stretches is not None:
+        from smd_analyze.views.basis import lines_of_basis
+
+        for line in lines_of_basis(report, stretches):
+            console.print(Text(line))
     layers = list(report.layers.iter_rows(named=True))
     invariant = [row for row in layers if row["status"] in ("invariant", "jointly invariant")]
     others = [row for row in layers if row["status"] not in ("invariant", "jointly invariant")]
@@ -104,7 +106,7 @@ def _print_layers(
             short, state = f"{short} {GUESS}", state.replace(IF_INVARIANT, "")
         lines.append([short, *cells] if common else [short, *cells, state])
     heads = [column.head for column in shown]
-    console.print(grid(["layer", *heads] + ([] if common else ["state"]), heads, lines))
+    console.print(grid(["layer", *heads] + ([] if common else ["state"]), heads, lines, fixed=("layer",)))
     console.print()
 
 

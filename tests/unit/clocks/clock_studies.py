@@ -29,6 +29,7 @@ class Claim:
     truth: float
     exact: bool
     calibrated: float  # 1.96 self-calibrated sd per update, without any floor
+    interval: tuple[int, int]  # numbers of the checkpoints that it lies between
 
     @property
     def covered(self) -> bool:
@@ -36,16 +37,17 @@ class Claim:
         return self.low <= self.truth <= self.high
 
 
-def find(folder: Path) -> Clocks:
-    """The clocks of a folder of checkpoints, from the weights alone."""
+def find(folder: Path, unit: str = "optimizer steps") -> Clocks:
+    """The clocks of a folder of checkpoints, from the weights alone; `unit` is what numbers them."""
     run = smd.load_run(folder)
-    return smd.find_clocks(smd.measure(run, smd.find_groups(run), device="cpu", workers=1))
+    stats = smd.measure(run, smd.find_groups(run), device="cpu", workers=1)
+    return smd.find_clocks(stats, step_unit=unit)
 
 
-def found_in(trained: Trained, dtype: str = "float32") -> Clocks:
+def found_in(trained: Trained, dtype: str = "float32", unit: str = "optimizer steps") -> Clocks:
     """Written to files, read back, looked at."""
     with tempfile.TemporaryDirectory() as folder:
-        return find(write(trained, Path(folder) / "run", dtype))
+        return find(write(trained, Path(folder) / "run", dtype), unit)
 
 
 def claims(trained: Trained, clocks: Clocks, truth: np.ndarray | None = None) -> list[Claim]:
@@ -72,6 +74,7 @@ def _claim(trained: Trained, row: dict, expected: np.ndarray) -> Claim:
         known / length,
         name in trained.case.clocks,
         1.96 * sd / length,
+        (where, end),
     )
 
 

@@ -6,8 +6,11 @@ import pytest
 from clock_candidates import collect
 from clock_runs import clocks_of, codes, train
 
+from smd_analyze.clocks import smoothness
+from smd_analyze.clocks.measuring import Measured
 from smd_analyze.clocks.ordering import step_at
 from smd_analyze.clocks.search import find_clocks
+from smd_analyze.records.clocks import Candidate
 
 STEPS = tuple(range(0, 401, 50))
 RATE = float(-np.log(np.float64(np.float32(1 - 1e-4))))
@@ -134,6 +137,78 @@ def test_a_resume_from_an_earlier_state(run):
     finding = only(found, "clock-jumps")
     assert finding.where == "steps 150 to 200"
     assert "advanced 0.6 times as far" in finding.message
+
+
+FINE = tuple(range(0, 601, 10))
+MANY = tuple(range(0, 601, 30))
+
+
+@pytest.fixture(scope="module")
+def cosine():
+    """A run under a cosine, a checkpoint every ten steps."""
+    return train(FINE, lambda t: 1e-4 * (0.01 + 0.495 * (1 + np.cos(np.pi * t / 600))))
+
+
+def standing(fine, at):
+    """Checkpoints named MANY, each really of the step that `at` makes of it."""
+    return clocks_of([fine[at(t) // 10] for t in MANY], MANY)
+
+
+def test_a_cosine_is_no_lineage(cosine):
+    assert set(codes(standing(cosine, lambda t: t))) <= {"decay-replayed"}
+
+
+@pytest.mark.parametrize("true", [310, 290, 330, 270])
+def test_a_wrong_step_under_a_cosine(cosine, true):
+    """By a third of an interval, or as a copy of the file beside it: the rates are those without it."""
+    found = standing(cosine, lambda t: true if t == 300 else t)
+    finding = only(found, "step-misplaced")
+    where = finding.message.split("stands at step ")[1].split()
+    assert float(where[0]) == pytest.approx(true, abs=0.5)
+    assert finding.where == "step 300"
+    assert 300 not in found.table["step_from"].to_list()
+
+
+def test_exchanged_files_under_a_cosine(cosine):
+    found = standing(cosine, lambda t: {270: 300, 300: 270}.get(t, t))
+    assert "exchanged" in only(found, "clock-backwards").message
+
+
+def test_a_resume_under_a_cosine(cosine):
+    found = standing(cosine, lambda t: t if t < 300 else t - 20)
+    finding = only(found, "clock-jumps")
+    assert finding.where == "steps 270 to 300"
+    assert "advanced 0.333 times as far" in finding.message
+
+
+def test_no_schedule_is_taken_for_a_wrong_step():
+    """Rates that fall, rise, jump and come again, with as few as two checkpoints to a cycle."""
+    t = np.arange(9000) / 9000
+    shares = [
+        *(np.minimum(t / w + 1e-3, 1) * np.clip((1 - t) / (1 - w), 0, 1) + 1e-5 for w in (0.01, 0.05, 0.1, 0.3)),
+        *(0.5 * (1 + np.cos(np.pi * (t % c) / c)) + 1e-3 for c in (0.1, 0.15, 0.2, 0.33, 0.5)),
+        *(np.abs((t / c) % 1 * 2 - 1) + low for c in (0.2, 0.33, 0.5) for low in (0.02, 0.5)),
+        *(np.where(t < d, 1.0, f) for d in np.linspace(0.11, 0.9, 5) for f in (0.1, 0.5)),
+    ]
+    for share in shares:
+        for many in (8, 13, 37):
+            steps = np.linspace(0, 9000, many + 1).astype(int)
+            fall = np.diff(np.append(0.0, np.cumsum(share))[steps]) * 3e-4
+            m = intervals(fall, np.diff(steps))
+            for i in range(1, many - 1):
+                assert smoothness.stands(m, i) is None
+                assert smoothness.uneven(m, i) is None
+
+
+def intervals(fall, length):
+    """Falls as a clock's."""
+    yes, no = np.ones(len(fall), bool), np.zeros(len(fall), bool)
+    ends = np.arange(len(fall) + 1)
+    small = np.full(len(fall), 1e-9)
+    c = Candidate("w", "unit 0", "slice", "float32", (8, 8), (0,), np.ones((len(ends), 8)), 8, ends, ends, 8)
+    return Measured(
+        c, ends[:-1], ends[1:], length.astype(float), fall, small, small, small, yes, yes, yes, no, no, yes, no, False
+    )
 
 
 def test_clocks_that_rest_for_an_interval_divide_by_nothing():

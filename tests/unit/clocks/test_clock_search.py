@@ -118,7 +118,9 @@ def test_equal_elements_need_a_witness(run):
     assert "gain (whole)" not in set(clocks_of(other, STEPS).table["clock"])
 
 
-def test_one_interval_needs_two_tensors(run):
+def test_one_interval_needs_two_tensors():
+    """If bits do not prove it alone: the rate moves within the interval."""
+    run = train(STEPS, lambda t: 1e-4 * (0.9 + 0.2 * (t % 50) / 50))
     two = [run[2], run[4]]
     found = clocks_of(two, (100, 200))
     assert set(found.table["parameter"]) == {"head", "emb"}
@@ -128,8 +130,23 @@ def test_one_interval_needs_two_tensors(run):
     assert "emb (unit 3), emb (unit 4) may, but with two checkpoints another tensor" in alone.why_none
 
 
-def test_two_tensors_that_disagree_confirm_nothing(run):
+def test_one_interval_that_is_reproduced_in_every_bit_needs_no_other(run):
+    found = clocks_of([{"emb": run[t]["emb"]} for t in (2, 4)], (100, 200))
+    assert found.table["clock"].to_list() == ["emb (unit 3)", "emb (unit 4)"]
+    assert found.table["decay_per_step"].to_numpy() == pytest.approx(RATE, rel=1e-9)
+    assert found.table["evidence"].str.contains("reproduced in every bit over 100 steps").all()
+
+
+def test_a_long_interval_holds_its_clock():
+    """Saved every thousand updates at 5e-3: a factor of 150."""
+    found = clocks_of(train((0, 1000, 2000), 5e-3), (0, 1000, 2000))
+    assert set(found.table["clock"]) >= {"emb (unit 3)", "emb (unit 4)"}
+    assert found.table["decay_per_step"].to_numpy() == pytest.approx(-np.log(np.float32(1 - 5e-3)), rel=1e-6)
+
+
+def test_two_tensors_that_disagree_confirm_nothing():
     """In one interval, a head at one rate and rows at another: neither is claimed."""
+    run = train(STEPS, lambda t: 1e-4 * (0.9 + 0.2 * (t % 50) / 50))
     last = {**run[4], "emb": run[6]["emb"]}
     assert clocks_of([run[2], last], (100, 200)).table.is_empty()
 
@@ -193,7 +210,9 @@ def test_slices_of_a_summed_axis_are_demoted(run):
     assert set(clocks_of(saved, STEPS).table["functional"]) == {"sum over units"}
 
 
-def test_epochs_widen_what_roundings_may_do(run):
+def test_epochs_widen_what_roundings_may_do():
+    """Where no number of updates reproduces the bits."""
+    run = train(STEPS, lambda t: 1e-4 * (0.9 + 0.2 * (t % 50) / 49))
     known = clocks_of(run, STEPS).table.filter(pl.col("parameter") == "emb")
     saves = tuple(range(1, len(STEPS) + 1))
     unknown = clocks_of(run, saves, "epochs").table.filter(pl.col("parameter") == "emb")

@@ -119,7 +119,7 @@ def _first(n, eta, size):
 def _judge(tallies, got, eta, size):
     """Count what the rows claim."""
     ratio = got.get("relaxation_rate_ratio", {"low": None, "high": None})
-    tallies["relaxation_rate_ratio"].add(ratio["low"], ratio["high"], 1.0)
+    tallies["relaxation_rate_ratio"].add(ratio["low"], ratio["high"], 1.0, ratio.get("level") is not None)
     found = got["gradient_scale"]
     begin = int(np.flatnonzero(eta != eta[-1])[-1]) + 1 if (eta[-1] == eta[-2] and (eta != eta[-1]).any()) else 0
     begin = begin if eta[-1] == eta[-2] else STEPS // 2
@@ -148,6 +148,50 @@ def index_study(plan, scale, intervals, layers=30, units=16, seed=0, start=1.0):
         if plan == "constant" and c.since is not None:
             level = quantities(fit(stats, table, angle_rows(), no_predictions()))["level"]
             tallies[1].add(level["low"], level["high"], height[c.since :].mean())
+    return tallies
+
+
+def angles_study(plan, scale, intervals, layers=8, units=16, seed=0):
+    """(agreement, angle_after_change) tallies of layers that begin at equilibrium, measured at every checkpoint.
+
+    The truth is the rms over all layers at the steps that a layer's row uses, over theory's at equilibrium or after the
+    change of plan "step".
+    """
+    steps, eta, size, (vv, inner) = layers_of(plan, scale, intervals, layers, units, seed, turns=True, start=1.0)
+    later = chain(np.minimum(steps + 1, STEPS), eta, layers * units, ALPHA, scale=size, seed=seed,
+                  start=_first(vv[0], eta, size), noise=0.7)  # fmt: skip
+    inside = np.arange(1, len(steps) - 1)
+    shape = len(steps), layers, units
+    dots, here, there = (a.reshape(shape)[inside].sum(axis=2) for a in (inner, vv, later))
+    angle = np.arccos(np.minimum(dots / np.sqrt(here * there), 1.0))  # [checkpoints, layers]
+    rest = np.sqrt(2 * eta * SCALE / (1 + ALPHA))
+    passed = np.concatenate([[0.0], np.cumsum(4 * eta * SCALE / (1 - ALPHA) / np.log(2))])
+    known = [
+        {"group": "conv1", "step": int(t), "equilibrium_angular_update": float(rest[min(t, STEPS) - 1]),
+         "equilibrium_norm": None, "norm_basis": "", "half_lives": float(passed[min(t, STEPS)])}
+        for t in sorted({*steps[1:].tolist(), *(steps[inside] + 1).tolist()})
+    ]  # fmt: skip
+    table, one = schedule(steps, eta, momentum=ALPHA), group(units=units)
+    tallies = Tally(), Tally()
+    mean = np.sqrt((angle**2).mean(axis=1))
+    part = 1 / np.sqrt(1 + 9 * 2.0 ** -(passed[steps[inside]] - passed[STEPS // 2]))
+    dip = (steps[inside] >= STEPS // 2 + 2 / (1 - ALPHA)) & (np.abs(part - 1) > 0.05)
+    for i in range(layers):
+        rows = [
+            ("conv1", int(steps[k]), int(steps[k]) + 1, "consecutive", 1, float(a), None, None, True, "")
+            for k, a in zip(inside, angle[:, i], strict=True)
+        ]
+        own = statistics(steps, {one: vv[:, i * units : (i + 1) * units]})
+        got = quantities(fit(own, table, angle_rows(rows), no_predictions(known)))
+        since, agrees = got["stationary_since"]["value"], got["agreement"]
+        if since is not None and plan == "constant":
+            used = steps[inside] >= since
+            truth = np.sqrt(np.mean((mean[used] / rest[-1]) ** 2))
+            tallies[0].add(agrees["low"], agrees["high"], truth, agrees["level"] is not None)
+        after = got.get("angle_after_change")
+        if plan == "step" and after is not None:
+            truth = np.sqrt(np.mean((mean[dip] / (part[dip] * rest[-1])) ** 2))
+            tallies[1].add(after["low"], after["high"], truth, after["level"] is not None)
     return tallies
 
 

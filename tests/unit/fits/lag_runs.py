@@ -12,24 +12,28 @@ GROUP = Group("w", (Member("w", 0, 0, 1),), "invariant", "tensor", 1, 1, "all", 
 
 
 def walk(
-    count=81, every=100, decay=1e-6, momentum=0.9, drift=0.0, spring=0.0, elements=1000, seed=0, rate=0.1, start=1.0
-):
+    count=81, every=100, decay=1e-6, momentum=0.9, drift=0.0, spring=0.0, elements=1000, seed=0, rate=0.1, start=1.0,
+    uneven=False,
+):  # fmt: skip
     """Weights [count, elements] under SGD with momentum, `decay` = ηλ, at equilibrium (× start): E‖g̃‖² = 1.
 
     drift: share of E‖g̃‖² that turns w along one great circle. spring: strength of a pull to the start direction.
+    uneven: the i-th element's noise has variance ∝ 1/i.
     """
     rng = np.random.default_rng(seed)
     # ‖w*‖⁴ = ηL/(2λ(1−α)) where steps are small
     w = rng.standard_normal(elements)
     level = (rate * rate / (2 * decay * (1 - momentum))) ** 0.25
     w *= start * level / np.linalg.norm(w)
+    spread = 1 / np.sqrt(np.arange(1, elements + 1)) if uneven else np.ones(elements)
+    spread = rng.permutation(spread) * np.sqrt((1 - drift) / (spread**2).sum())
     home, v = w / np.linalg.norm(w), np.zeros(elements)
     kept = []
     for t in range((count - 1) * every + 1):
         if t % every == 0:
             kept.append(w.copy())
         size = np.linalg.norm(w)
-        g = rng.standard_normal(elements) * np.sqrt((1 - drift) / elements)
+        g = rng.standard_normal(elements) * spread
         if drift:
             g += np.sqrt(drift) / size * np.stack([-w[1::2], w[::2]], axis=1).ravel()
         if spring:

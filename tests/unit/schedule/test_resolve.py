@@ -205,5 +205,6 @@ def test_optimizers_have_one_name(said, switch, name, decoupled):
 
 
 def test_one_checkpoint_or_none_has_no_interval():
-    assert resolve_schedule(plain(5)).table.height == 0
+    lone = resolve_schedule(plain(5)).table.row(0, named=True)
+    assert (lone["step_from"], lone["step_to"], lone["sum_learning_rate"], lone["sum_decay"]) == (5, 5, None, None)
     assert resolve_schedule(run()).table.height == 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -46,8 +49,8 @@ class SGDW(torch.optim.Optimizer):
                 p.mul_(1 - group["lr"] * group["weight_decay"]).add_(v, alpha=-group["lr"])
 
 
-def sgd(params: Any, **more: Any) -> torch.optim.Optimizer:
-    return torch.optim.SGD(params, **({"lr": 0.05, "weight_decay": 0.01, "momentum": 0.9} | more))
+def sgd(params: Any, lr: float = 0.05, momentum: float = 0.9, **more: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(params, lr, momentum, weight_decay=0.01, **more)
 
 
 MAKE = {
@@ -72,15 +75,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 OF = {"decay alone": "AdamW", "AdamC": "AdamW", "cautious": "AdamW", "velocity": "heavy ball, drop"}
 """Runs that are read with other settings than their own."""
-WITHOUT_STATE = ("weights only", "momentum assumed")
+WITHOUT_STATE = ("weights only",)
 
 
 @lru_cache(maxsize=1)
 def folder() -> Path:
-    """Where the runs of this session lie."""
-    import tempfile
-
-    return Path(tempfile.mkdtemp(prefix="explained_runs"))
+    """Where the runs of this session lie; gone with it."""
+    path = Path(tempfile.mkdtemp(prefix="explained_runs"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
 
 
 @lru_cache

@@ -450,7 +450,11 @@ FOLDERS: dict[str, Callable[[nets.Trained], nets.Trained]] = {
 def odd(runs: int, seed: int) -> None:
     """Every folder under a constant rate and a cosine: intervals claimed, those that hold, what is said."""
     heads = {"heavy ball": nets.CASES["MLP, heavy ball, clipped"], "AdamW": nets.CASES["tokens, AdamW"]}
-    shapes = {"constant": None, "cosine": cosine, "restarts": lambda n: 1e-3 + (1 + np.cos(np.pi * (n % 200) / 200)) / 2}
+    shapes = {
+        "constant": None,
+        "cosine": cosine,
+        "restarts": lambda n: 1e-3 + (1 + np.cos(np.pi * (n % 200) / 200)) / 2,
+    }
     rows = []
     for rule, case in heads.items():
         for shape, schedule in shapes.items():

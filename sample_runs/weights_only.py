@@ -8,7 +8,7 @@ python sample_runs/weights_only.py weights_only --figure docs/weights_only_sched
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -43,7 +43,10 @@ def draw(weights: Path, figure: Path) -> None:
 
 
 if __name__ == "__main__":
-    place, *more = sys.argv[1:] or ["weights_only"]
-    strip(Path(place))
-    if more[:1] == ["--figure"]:
-        draw(Path(place), Path(more[1]))
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("target", type=Path, nargs="?", default=Path("weights_only"))
+    options.add_argument("--figure", type=Path)
+    given = options.parse_args()
+    strip(given.target)
+    if given.figure:
+        draw(given.target, given.figure)

@@ -248,7 +248,8 @@ def schedule(
 
     print_schedule(report, analysis.stretches(report), tables.console(), verbose=int(verbose))
     if not quiet:
-        found = report.findings.filter(report.findings["stage"].is_in(["loading", "clocks", "schedule"]))
+        about = report.findings["stage"].is_in(["loading", "clocks", "schedule"])
+        found = report.findings.filter(about | (report.findings["severity"] == "error"))
         show_findings(found, report.provenance["path"], verbose)
 
 

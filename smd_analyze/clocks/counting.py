@@ -30,7 +30,8 @@ SURE = 4.0  # standard deviations around what was lost
 class _Interval:
     """One clock over one interval of `length` recorded steps: values [d] before and after, what it lost, and its sd.
 
-    `before` and `after` are ELEMENTS of all `elements`. The sd is that of turning alone: what roundings that repeat do depends on how many updates there are.
+    `before` and `after` are ELEMENTS of all `elements`. The sd is that of turning alone: what roundings that repeat do
+    depends on how many updates there are.
     """
 
     clock: str
@@ -76,7 +77,7 @@ def _intervals(clocks: Sequence[Claimed], updates: float) -> list[_Interval]:
             if changed and whole:
                 floor = at.FLOOR_SLICE if m.candidate.kind == "slice" else at.FLOOR_VECTOR
                 sd = at.SD_FACTOR_SLICE * float(m.sd[i] - floor * updates * m.length[i])
-                bits, d = (np.float32(before), np.float32(after)), m.candidate.values.shape[1]
+                bits, d = (before.astype(np.float32), after.astype(np.float32)), m.candidate.values.shape[1]
                 out.append(_Interval(c.name, i, int(m.length[i]), *bits, d, float(m.fall[i]), sd))
     return sorted(out, key=lambda i: i.length)
 
@@ -97,7 +98,7 @@ def _numbers(i: _Interval, numbers: np.ndarray) -> np.ndarray:
 
 
 def _reproduced(before: np.ndarray, after: np.ndarray, updates: np.ndarray, ulps: np.ndarray) -> np.ndarray:
-    """Which of the pairs (number of updates, rising; factor 1 − ulps·2⁻²⁴) lead from one vector to the other, in fp32."""
+    """Which pairs (number of updates, rising; factor 1 − ulps·2⁻²⁴) lead from one vector to the other, in fp32."""
     w = np.repeat(before[None], updates.size, 0)
     factors = (1.0 - ulps * ULP).astype(np.float32)[:, None]
     right = np.zeros(updates.size, bool)
@@ -120,8 +121,9 @@ def _repeating(updates: np.ndarray, ulps: np.ndarray, elements: int) -> np.ndarr
 def _told(seen: Sequence[_Interval], number: int, most: int, steps: Steps) -> Finding:
     names = list(dict.fromkeys(i.clock for i in seen))
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    many, plural = len({i.begin for i in seen}), "s" * (number > 1)
     text = (
-        f"{'an' if steps.word == 'epoch' else 'a'} {steps.word} is {number:,} optimizer steps: they reproduce "
-        f"{names[0]}{more} in every bit, in {len({i.begin for i in seen})} intervals, and no other number up to {most:,} does"
+        f"{'an' if steps.word == 'epoch' else 'a'} {steps.word} is {number:,} optimizer step{plural}: they reproduce "
+        f"{names[0]}{more} in every bit, in {many} intervals, and no other number up to {most:,} does"
     )
     return Finding("steps-counted", "note", names[0], text)

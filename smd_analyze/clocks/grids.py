@@ -29,7 +29,7 @@ def true_types(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     for c, dtype in zip(candidates, own, strict=True):
         if c.kind == "sum" and c.dtype in WIDE:
             coarse = _of_sum(c)
-            dtype = shown[0] if coarse and len(shown) == 1 else coarse  # noqa: PLW2901
+            dtype = shown[0] if coarse and len(shown) == 1 else coarse
         out.append(replace(c, dtype=dtype) if dtype else c)
     return tuple(out)
 

@@ -15,6 +15,7 @@ from smd_analyze.clocks.rule import Claimed
 from smd_analyze.records.finding import Finding
 
 ODD = 0.1  # relative: how far an interval's rate must be from its neighbours' to be odd, besides their errors
+EVEN = 3.0  # between rates of neighbouring intervals, as schedules have them
 MOST = 10  # findings of one kind
 REVERSED = "order-reversed"
 
@@ -90,7 +91,7 @@ def _explained(clock: Claimed, i: int) -> tuple[str, set[int]]:
     if before is not None and after is not None:
         falls = np.array([before + fall, -fall, fall + after])
         rates = falls / m.length[i - 1 : i + 2]
-        if (falls > 0).all() and rates.max() < 2 * rates.min():
+        if (falls > 0).all() and rates.max() < EVEN * rates.min():
             return "the two files look exchanged", {first, last}
     late, early = "the first of the two is a later state", "the second of the two is an earlier state"
     if after is not None and fall + after > 0:

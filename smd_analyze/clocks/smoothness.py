@@ -74,7 +74,9 @@ def stands(m: Measured, i: int) -> tuple[float, float] | None:
     fall, length = m.fall[pair], m.length[pair]
     off = fall - there.rates * length
     apart, noise = abs(off[0] - off[1]) / 2, there.sd * length.sum() / 2
-    odd = apart > max(STANDS_OUT * noise, BEYOND * (there.rates * length).min(), at.APART * (m.error * m.length)[pair].max())
+    odd = apart > max(
+        STANDS_OUT * noise, BEYOND * (there.rates * length).min(), at.APART * (m.error * m.length)[pair].max()
+    )
     if not (low < least and high > most and odd and abs(off.sum()) < max(TOGETHER * apart, noise) and fall.sum() > 0):
         return None
     rate = float(there.rates.mean())
@@ -91,5 +93,3 @@ def uneven(m: Measured, i: int) -> float | None:
     beyond = rate < (1 - BEYOND) * least or rate > (1 + BEYOND) * most
     far = abs(rate - should) > max(STANDS_OUT * there.sd, MUCH * should, at.APART * float(m.error[i]))
     return should if beyond and far else None
-
-

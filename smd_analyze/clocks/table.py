@@ -82,10 +82,11 @@ def _same(m: Measured) -> Row:
 
 
 def _reproduced(replay: Replay, elements: int, updates: float) -> Row | None:
-    """The rate per recorded step, of so many updates, that the bits prove: the factor's. None for other forms, which fix no number.
+    """The rate per recorded step, of so many updates, that the bits prove: the factor's. None for other forms.
 
-    Of w − ηλ·w any ηλ is possible, and a settled heavy ball does nearly the same: one of them leaves a few elements
-    with the right bits even where it is not quite the one that acted, so the measured rate keeps its own interval.
+    w − ηλ·w fixes no number: any ηλ is possible, and a settled heavy ball does nearly the same: one of them leaves a
+    few elements with the right bits even where it is not quite the one that acted, so the measured rate keeps its own
+    interval.
 
     As for the factor: a kernel of another kind, whose ηλ happens to lie near a multiple of 2^-24, leaves the same bits
     in a few elements. Each bounds ηλ to a random place within an ulp, n of them to an ulp/n or so.

@@ -24,7 +24,7 @@ def drift_row(c: Context, found: Sequence[Window]) -> Row:
 
     $\kappa_k$ is the shape of the zero-mean curve, $\kappa_k \to k$: least squares of $\theta_k^2/k$ on that and k, at
     lags from 5/(1−α) steps on while x_e k ≤ SMALL, each of at least FEWEST_BLOCKS blocks of the longest lag in turn;
-    the interval is the jackknife's over the blocks (t quantile). Simulated: tests/unit/fits/test_lags.py.
+    the interval is the jackknife's over the blocks (t quantile). Simulated: benchmarks/lags.py.
     """
     r = c.regime
     if not c.invariant:
@@ -32,7 +32,7 @@ def drift_row(c: Context, found: Sequence[Window]) -> Row:
     if c.moving:
         return c.row(NAME, outcome="the learning rate changes throughout", kind=str(Kind.TOO_FEW), advice=ADVICE)
     decay = float(np.nan_to_num(r.decay[c.start :] / r.updates[c.start :]).max(initial=0.0))
-    short = [p for p in found if p.steps * decay <= SMALL and p.angle <= TURNED]
+    short = [p for p in found if p.steps * decay <= SMALL and p.angle <= TURNED and p.free_angle <= 2 * TURNED]
     long = [p for p in short if p.steps >= SPACING * r.smear]
     blocks = _blocks(long)
     if blocks is None:
@@ -40,7 +40,11 @@ def drift_row(c: Context, found: Sequence[Window]) -> Row:
         words = words if short else "the weights turn too far between checkpoints"
         return c.row(NAME, outcome=words, kind=str(Kind.TOO_FEW), advice=ADVICE)
     lags, turned, free = blocks
-    design = np.column_stack([free.mean(axis=0) / _rate(lags, free.mean(axis=0)), lags**2]) / lags[:, None]
+    rate = _rate(lags, free.mean(axis=0))
+    if not rate > 0:
+        words = "zero-mean gradients would turn no further at longer lags: the norm moves too much"
+        return c.row(NAME, outcome=words, kind=str(Kind.NOT_APPLICABLE))
+    design = np.column_stack([free.mean(axis=0) / rate, lags**2]) / lags[:, None]
     terms = np.linalg.lstsq(design, (turned / lags).T, rcond=None)[0]  # D(1−f), Df of each block
     noise, drift = terms.mean(axis=1)
     fitted, seen = design @ [noise, drift], turned.mean(axis=0) / lags

@@ -39,7 +39,7 @@ def gradient_scale_rows(c: Context) -> list[Row]:
     more = {"kind": str(Kind.ESTIMATED), "outcome": "steady"}
     if not holds:
         method += "; its interval claims no coverage"
-        seen = float(np.nanmedian(found.drift_size)) if found.intervals >= 4 else np.nan
+        seen = float(np.nanmedian(found.drift_size)) if np.isfinite(found.drift_size).any() else np.nan
         check = checks.steady(c)
         moves = check is not None and check.holds is False
         words = f"drifts: ×{seen:.2g} over the stretch" if moves else "not shown to be steady"

@@ -58,6 +58,14 @@ class _Finder:
         for module in modules:
             self.children.setdefault(module.parent, {})[module.leaf] = module
         self.top = _common_path([m.path for m in modules])
+        # of each parent the norms and the others by the number in their names: a parent may have thousands of members
+        self.norms: dict[tuple[str, str], list[Module]] = {}
+        self.stems: dict[tuple[str, str], list[Module]] = {}
+        for module in modules:
+            if (match := NORM_STEM_WORD.match(module.leaf)) and module.norm_size:
+                self.norms.setdefault((module.parent, match[1]), []).append(module)
+            if match := STEM_WORD.match(module.leaf):
+                self.stems.setdefault((module.parent, match[1]), []).append(module)
         self.numbers: dict[str, set[int]] = {}
         for module in modules:
             words = re.split(r"[./]", module.path)
@@ -106,8 +114,9 @@ class _Finder:
 
     def _rival(self, index: int, norm: Module) -> str:
         """Another matrix before the norm that fits it by name and size, "" if there is none."""
-        for other in self.modules[:index]:
-            fits = other.parent == norm.parent and other.weight is not None and _out(other) == norm.norm_size
+        match = NORM_STEM_WORD.match(norm.leaf)
+        for other in self.stems.get((norm.parent, match[1]), ()) if match else ():
+            fits = self.position[other.path] < index and other.weight is not None and _out(other) == norm.norm_size
             if fits and self._by_name(other) is norm:
                 return other.path
         return ""
@@ -127,11 +136,7 @@ class _Finder:
         match = STEM_WORD.match(module.leaf)
         if not match or (not self.ordered and module.parent == self.top and not match[1]):
             return None
-        found = []
-        for sibling in self.children[module.parent].values():
-            other = NORM_STEM_WORD.match(sibling.leaf)
-            if other and sibling.norm_size and other[1] == match[1]:
-                found.append(sibling)
+        found = self.norms.get((module.parent, match[1]), ())
         return found[0] if len(found) == 1 else None
 
     def _votes(self, pattern: Callable[[Module], str]) -> dict[str, tuple[int, int]]:

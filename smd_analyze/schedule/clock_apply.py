@@ -66,7 +66,8 @@ class Facts:
 
     `known`: groups whose members the files or the caller tell. `updates` [I], `begins`: optimizer steps per interval
     and before the first. `shrinkage`: scale-invariant parameter → −½ Δ ln‖w‖² [I], of its median unit. `untrained`:
-    training surely began at the first checkpoint.
+    training surely began at the first checkpoint. `defaulted`: groups whose momentum nobody said, so that a framework's
+    default stands in their rows.
     """
 
     known: frozenset[str]
@@ -74,6 +75,7 @@ class Facts:
     begins: float
     shrinkage: Shrinkage = field(default_factory=dict)
     untrained: bool = False
+    defaulted: frozenset[str] = frozenset()
 
 
 def apply_clocks(
@@ -141,7 +143,12 @@ def _split(out: Applied, name: str, parameters: Sequence[str]) -> str:
 
 def _speak(out: Applied, name: str, pool: Pool, facts: Facts, assumed: bool, factor: float = 1.0) -> None:
     """Fill a group from a pool. Assumed: tensors that refute it get no number; if most do, nothing but its own does."""
-    filled = fill(out.rows[name], pool, facts.updates, facts.begins, assumed, factor, facts.untrained)
+    rows = out.rows[name]
+    told = facts.updates, facts.begins, assumed, factor, facts.untrained
+    filled = fill(rows, pool, *told)
+    if out.origin.get(name, name) in facts.defaulted:
+        tried = fill([row | {"momentum": None, "nesterov": None} for row in rows], pool, *told)
+        filled = filled if tried.momentum_assumed else tried
     if assumed:
         tested, guilty = _too_fast(out, name, filled, facts)
         if guilty:

@@ -146,7 +146,7 @@ def _with_optimizer(
     if inferred:
         new |= {"optimizer": "sgd", "decoupled": False, "nesterov": bool(row["nesterov"])}
     if new["optimizer"] in SGD_FAMILY and new["momentum"] is None:
-        new["dampening"] = new["dampening"] or 0.0
+        new |= {"dampening": new["dampening"] or 0.0, "nesterov": bool(new["nesterov"])}
         if begun is not None:
             sure = begun.sure and (begun.alpha > 0 or untrained)
             new |= {"momentum": begun.alpha, "momentum_assumed": not sure}

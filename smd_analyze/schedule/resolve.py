@@ -105,16 +105,26 @@ def resolve_schedule(
         made = np.array([ticks.made(t) for t in steps], np.float64)
         updates = np.diff(made) if ticks.known else np.full(len(steps) - 1, np.nan)
         known_groups = frozenset({*run.parameter_groups, *caller.groups})
-        fresh = untrained is not None and made[0] == 0 and any(r["momentum"] is None for r in rows) and untrained()
-        told_of = Facts(known_groups, updates, float(made[0]), shrinkage or {}, fresh)
+        nobody_said = any(row["momentum"] is None for row in rows) or bool(_defaulted(named))
+        fresh = untrained is not None and made[0] == 0 and nobody_said and untrained()
+        told_of = Facts(known_groups, updates, float(made[0]), shrinkage or {}, fresh, _defaulted(named))
         applied = apply_clocks({name: group.rows for name, group in named.items()}, of_parameter, found, told_of)
         rows = [row | {"parameter_group": name} for name, group in applied.rows.items() for row in group]
         of_parameter = applied.of_parameter
         findings += clock_findings(applied, named, found, steps, updates)
         told = {n: _without(g, no_longer_missing(applied.spoken, n)) for n, g in told.items()}
+        read_off = {
+            s.group for s in applied.spoken if s.filled.momentum_read is not None or s.filled.rows[0]["momentum"]
+        }
+        told = {n: replace(g, assumed=()) if n in read_off & _defaulted(told) else g for n, g in told.items()}
     findings += gap_findings(run, told, ticks)
     schema = {column: POLARS[kind] for column, kind in COLUMNS.items()}
     return Schedule(pl.DataFrame(rows, schema=schema), of_parameter, run.step_unit, tuple(findings))
+
+
+def _defaulted(groups: Mapping[str, GroupRows]) -> frozenset[str]:
+    """Groups of SGD whose momentum nobody said."""
+    return frozenset(n for n, g in groups.items() if any(a.startswith("momentum") for a in g.assumed))
 
 
 def _without(group: GroupRows, keys: Sequence[str]) -> GroupRows:

@@ -8,7 +8,6 @@ zero mean, independent in time.
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
 from smd_analyze.theory import decoupled
 from smd_analyze.theory.autoregression import Floats
@@ -39,15 +38,3 @@ def autocovariance(beta1: float, beta2: float) -> Floats:
     gamma = np.concatenate([[1.0], 2 / np.pi * np.arcsin(rho)])
     gamma.flags.writeable = False  # shared by all callers
     return gamma
-
-
-def squared_angle(
-    learning_rate: npt.ArrayLike, decay: npt.ArrayLike, growth: npt.ArrayLike, mean_square: npt.ArrayLike
-) -> Floats:
-    r"""Squared angle of one step from the measured norm: θ₁² = η²d/n − (x + ½ d ln n/dt)².
-
-    Args: η, x [1/step], `growth` = d ln n/dt [1/step], `mean_square` = n/d [weight²].
-    Universal: ‖u‖² = d for any gradients. The second term is the radial part of the step.
-    """
-    radial = np.asarray(decay) + np.asarray(growth, np.float64) / 2
-    return np.asarray(learning_rate, np.float64) ** 2 / np.asarray(mean_square) - radial**2

@@ -117,7 +117,7 @@ def _implied(
         curved = float(squares.mean()) * float((moved**2).mean()) / (4 if course.made[start] else 2)
         return Implied(squares, (relative[0], relative[1]), curved, False, False)
     gain, share = float(law.amplification(a)), float(law.angle_share(a))
-    squares = share * (2 * gain * total + growth) / k
+    squares, second = share * (2 * gain * total + growth) / k, np.zeros_like(growth)
     if law.universal:
         radial = (growth / k - squares) / 2
         outside = 0.0 if law.coupled else total / k
@@ -131,7 +131,7 @@ def _implied(
     down, up = (2 * share * gain * v / k for v in ends)
     # while the norm moves, the identity holds to first order in the momentum number only
     memory = 2 * float(sgd.momentum_number(total / k, a)) * share * abs(float(growth.mean())) / k
-    if law.universal and course.made[start] < SETTLED * _memory(course, stop):
+    if course.made[start] < SETTLED * _memory(course, stop):
         memory += MARGIN * float(np.abs(second).mean())  # the first steps are much larger than their mean
     return Implied(squares, (down, up), memory, True, held is not None)
 

@@ -118,36 +118,6 @@ def relaxation_rate(decay: npt.ArrayLike, momentum: npt.ArrayLike = 0.0) -> Floa
         return 4 * slow * 2 / (1 + np.sqrt(1 - 16 * number)) * (1 + 1.5 * slow)
 
 
-def quartic_norm(
-    time: npt.ArrayLike, start: npt.ArrayLike, level: npt.ArrayLike, decay: npt.ArrayLike, momentum: npt.ArrayLike = 0.0
-) -> Floats:
-    r"""‖w‖⁴ under a constant schedule, in continuous time: S(t) = S* + (S₀ − S*)e^{−4x_e t}.
-
-    Args: t [steps], S₀ = `start`, S* = `level` [weight⁴], x = ηλ [1/step], α.
-    Accuracy: O(x) for α = 0, O(A) with momentum (see `momentum_number`).
-    Source: Wan et al. 2021, arXiv:2006.08419.
-    """
-    gone = np.exp(-4 * effective_decay(decay, momentum) * np.asarray(time, np.float64))
-    return np.asarray(level) + (np.asarray(start) - np.asarray(level)) * gone
-
-
-def angle_after_drop(
-    time: npt.ArrayLike, factor: npt.ArrayLike, decay: npt.ArrayLike, momentum: npt.ArrayLike
-) -> Floats:
-    r"""Chord per step, t steps after the learning rate was divided by k at equilibrium.
-
-    $$ \theta(t) = \sqrt{\frac{2x}{1+\alpha}}\Big/\sqrt{1+(k-1)e^{-4x_e t}} $$
-
-    Args: t [steps], k = `factor`, x = η'λ with the *new* learning rate [1/step], α.
-    Returns: radians per step; starts at 1/√k of the new equilibrium value.
-    Assumes: α's buffer not multiplied by η (torch), A ≪ 1.
-    Source: Wan et al. 2021, arXiv:2006.08419.
-    """
-    gone = np.exp(-4 * effective_decay(decay, momentum) * np.asarray(time, np.float64))
-    chord = np.sqrt(2 - 2 * equilibrium_cosine(decay, momentum))
-    return chord / np.sqrt(1 + (np.asarray(factor) - 1) * gone)
-
-
 def gradient_from_buffer(squared_norm: npt.ArrayLike, tangent: npt.ArrayLike, momentum: npt.ArrayLike) -> Floats:
     r"""Effective L of a unit from its saved momentum buffer: L = (1−α²) n ‖v_⊥‖².
 
@@ -158,30 +128,3 @@ def gradient_from_buffer(squared_norm: npt.ArrayLike, tangent: npt.ArrayLike, mo
     """
     a = np.asarray(momentum, np.float64)
     return (1 - a * a) * np.asarray(squared_norm) * np.asarray(tangent)
-
-
-def gradient_noise_of_buffer(momentum: npt.ArrayLike, numel: npt.ArrayLike, spread: npt.ArrayLike) -> Floats:
-    r"""Relative standard deviation of L from one buffer of one unit.
-
-    $$ \sqrt{CV^2\frac{1-\alpha^2}{1+\alpha^2} + \frac{4\alpha^2}{(1+\alpha^2)d}} $$
-
-    Args: α, d = `numel`, `spread` = CV = sd(‖g̃‖²)/L of single gradients (1.0 to 1.4 for filters of small networks,
-    √(2/d) for isotropic noise). 0.182 predicted, 0.178 measured at α = 0.9, d = 256.
-    Source: variance of ‖Σα^j g_{t−j}‖² for independent gradients.
-    """
-    a = np.asarray(momentum, np.float64)
-    own = np.asarray(spread) ** 2 * (1 - a * a) / (1 + a * a)
-    return np.sqrt(own + 4 * a * a / ((1 + a * a) * np.asarray(numel)))
-
-
-def previous_squared_norm(
-    squared_norm: npt.ArrayLike, squared_buffer: npt.ArrayLike, product: npt.ArrayLike, learning_rate: npt.ArrayLike
-) -> Floats:
-    """‖w_{t−1}‖² = n + 2ηp + η²s [weight²], exact, from n = ‖w_t‖², s = ‖v_t‖², p = ⟨w_t, v_t⟩ and η of that update."""
-    eta = np.asarray(learning_rate, np.float64)
-    return np.asarray(squared_norm) + 2 * eta * np.asarray(product) + eta**2 * np.asarray(squared_buffer)
-
-
-def stationary_spread(effective: npt.ArrayLike, spread: npt.ArrayLike) -> Floats:
-    """sd(n)/n* = CV√(x_e/2) of a stationary ‖w‖²; x_e [1/step], `spread` = CV = sd(‖g̃‖²)/L. 1 % at x = 0.01."""
-    return np.asarray(spread, np.float64) * np.sqrt(np.asarray(effective) / 2)

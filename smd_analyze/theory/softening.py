@@ -62,8 +62,9 @@ def _softening(norm: Normalizer, series: UnitSeries, course: Course, gains: Cour
     own, gain_own = (_effective(c) for c in (course, gains))
     gain_own = np.where(np.isfinite(gain_own), gain_own, own)[1:, None]
     between, middle = (share[1:] + share[:-1]) / 2, (square[1:] + square[:-1]) / 2
-    least = between * (-np.diff(square, axis=0) / 2 - gain_own * middle)
-    most = least + HEAT * between * middle * own[1:, None]
+    with np.errstate(invalid="ignore"):  # a unit of zeros: infinite × 0, not counted
+        least = between * (-np.diff(square, axis=0) / 2 - gain_own * middle)
+        most = least + HEAT * between * middle * own[1:, None]
     alive = (series.vv[1:] > 0) & (series.vv[:-1] > 0)
     sums = [np.where(alive, np.nan_to_num(v, posinf=0.0, neginf=0.0), 0.0).sum(axis=1) for v in (least, most)]
     least, most = (np.append(0.0, v / np.maximum(alive.sum(axis=1), 1)) for v in sums)

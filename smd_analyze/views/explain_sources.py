@@ -12,7 +12,7 @@ from smd_analyze.views.explain_angles import assumed
 from smd_analyze.views.explain_facts import Facts, Row
 from smd_analyze.views.explain_laws import Law, law_of
 from smd_analyze.views.explain_ways import Way
-from smd_analyze.views.text import MISSING, given, interval, number, present
+from smd_analyze.views.text import MISSING, counted, given, interval, number, present
 
 SYMBOLS = {
     "learning_rate_last": "η", "weight_decay": "λ", "momentum": "α", "dampening": "τ", "beta1": "β₁", "beta2": "β₂",
@@ -75,14 +75,21 @@ def _numbers(row: Row) -> str:
 def _decay(f: Facts) -> Iterator[Way | str]:
     """ηλ of the last update."""
     row, fit = f.row, f.fit("intrinsic_learning_rate")
-    held = fit.get("value")
+    held: Any = fit.get("value")
     if not present(held):
         why = fit.get("outcome") or "learning rate or weight decay unknown"
         yield f"ηλ = –: {why}"
         return
-    rate, decay = row.get("learning_rate_last"), row["weight_decay"]
-    if present(rate) and present(decay) and (row.get("decay_rule") or USUAL) == USUAL:
+    rate: Any = row.get("learning_rate_last")
+    decay: Any = row["weight_decay"]
+    usual = present(rate) and present(decay) and (row.get("decay_rule") or USUAL) == USUAL
+    if usual and abs(rate * decay - held) <= 1e-4 * held:
         step = f"{given(rate)} × {given(decay)}"
+    elif usual and row["sum_learning_rate"] and present(row["sum_decay"]):
+        step = (
+            f"η·Σηλ/Ση = {given(rate)} × {given(row['sum_decay'])}/{given(row['sum_learning_rate'])}, what acted; "
+            f"configured {given(rate)} × {given(decay)}"
+        )
     elif present(rate) and row["sum_learning_rate"]:
         step = f"Σηλ over the interval for the last of its {f.updates([row]):g} updates, by the decay rule"
     else:
@@ -113,7 +120,7 @@ def _clocks(f: Facts) -> Iterator[Way | str]:
     for row in shown:
         yield _clock(f, row)
     if len(rows) > len(shown):
-        yield f"{len(rows) - len(shown)} more clocks: smd-analyze schedule lists them"
+        yield f"{counted(len(rows) - len(shown), 'more clock')}: smd-analyze schedule lists them"
 
 
 def _clock(f: Facts, row: Row) -> Way | str:
@@ -124,6 +131,8 @@ def _clock(f: Facts, row: Row) -> Way | str:
         f"decay clock {row['functional']} of {row['parameter']}, steps {row['step_from']} to {row['step_to']}: "
         "no gradient, weight decay alone shrinks c to c′"
     )
+    if row.get("kind") == "at most":
+        return f"{about.partition(': ')[0]}: at most {number(high, 3)} 1/{f.unit} ({row.get('evidence') or ''})"
     form = "−ln(c′/c)/k, c its length at the two checkpoints"
     if isinstance(law, Law) and present(value) and value:
         found = float(decay_of(value, law.a if law.coupled else 0.0, law.name == "Nesterov", not law.coupled))

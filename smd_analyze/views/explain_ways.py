@@ -14,7 +14,7 @@ PAPERS = {
     "Kunin et al. 2021": "arXiv:2012.04728", "Li, Lyu & Arora 2020": "arXiv:2010.02916",
     "van Laarhoven 2017": "arXiv:1706.05350", "Wang & Aitchison 2024": "arXiv:2405.13698",
 }  # fmt: skip
-SAME = 2e-3
+SAME = 5e-4
 """Relative difference up to which a result shown with three or four digits is the report's number."""
 
 

@@ -38,13 +38,13 @@ def print_findings(
     rows = [{**row, "where": _seen_from(root, row["where"])} for row in rows if row["code"] not in above]
     if not rows and not hidden:
         return
-    counts = [(severity, sum(row["severity"] == severity for row in rows)) for severity in STYLES]
-    told = [counted(n, severity) for severity, n in counts if n]
+    entries = {severity: list(_entries([r for r in rows if r["severity"] == severity])) for severity in STYLES}
+    told = [counted(sum(len(same) for _, same in found), what) for what, found in entries.items() if found]
     if hidden:
         told.append(f"{counted(hidden, 'note')} on what is assumed or inferred, said above (-v)")
     console.print(Text(" · ".join(told), style="bold"))
     for severity, style in STYLES.items():
-        for codes, same in _entries([row for row in rows if row["severity"] == severity]):
+        for codes, same in entries[severity]:
             _print_entry(console, severity, style, codes, same, bool(verbose))
 
 

@@ -15,8 +15,9 @@ from smd_analyze.views.text import MISSING, compact, counted, number, present
 SCREEN = 30
 """Rows that a screen holds; more layers than this are shown kind by kind."""
 
-SMALL, NARROW, WIDE = 76, 96, 150
-"""Columns of a terminal below which intervals are left out, below which fewer, and from which on more numbers stand."""
+TINY, SMALL, NARROW, WIDE = 68, 76, 96, 150
+"""Columns of a terminal below which the implied update is left out (an identity), below which intervals are, below
+which fewer numbers stand, and from which on more do."""
 
 BASES = {"theory": "ᵗ", "extrapolated": "ˣ", "measured": "ᵐ"}
 NUMBERS = re.compile(
@@ -53,7 +54,7 @@ def columns(scale: float, unit: str, reference: bool, width: int, effective: str
         Column("implied", "θ₁\nimplied" if width < SMALL else f"θ₁ implied\n{unit}", scale, 3, width >= SMALL),
         Column("measured", "θ₁ meas-\nured" if width < SMALL else f"θ₁ measured\n{unit}", scale, 3, width >= SMALL),
         Column("equilibrium", equilibrium + unit, scale, 3),
-    ]
+    ][width < TINY :]
     if width >= WIDE:
         found += [
             Column("ratio", "θ₁/θ*", 1.0, 3),

@@ -82,7 +82,7 @@ def print_report(report: Report, console: Console, *, stretches: pl.DataFrame | 
 def _print_layers(
     console: Console, layers: Sequence[Row], shown: Sequence[Column], every: bool, title: str | None
 ) -> None:
-    shown = [column for column in shown if any(present(row[column.name]) for row in layers)]
+    shown = [column for column in shown if any(_told(row, column.name) for row in layers)]
     rows = rows_of(layers, shown, every)
     states = {state for _, _, state in rows}
     common = next(iter(states)) if title and len(rows) > 1 and len(states) == 1 else ""
@@ -110,9 +110,15 @@ def _print_layers(
     console.print()
 
 
+def _told(row: Row, name: str) -> bool:
+    """Is there a number? One checkpoint has turned by nothing since the first."""
+    return present(row[name]) and not (name == "angle_from_first" and row[name] == 0)
+
+
 def _legend(layers: Sequence[Row], invariant: Sequence[Row], every: bool) -> Iterable[str]:
     if not any(present(row[name]) for row in layers for name in ("implied", "measured", "equilibrium")):
-        yield "change of the norm, and angle turned, from the first checkpoint to the last."
+        if any(_told(row, "angle_from_first") for row in layers):
+            yield "change of the norm, and angle turned, from the first checkpoint to the last."
     else:
         yield (
             "θ₁ angular update: implied by the norms (an identity), or measured (independent of them); "

@@ -52,17 +52,25 @@ def found_in(trained: Trained, dtype: str = "float32", unit: str = "optimizer st
 
 def claims(trained: Trained, clocks: Clocks, truth: np.ndarray | None = None) -> list[Claim]:
     """Every claimed interval, with the decay per update that really acted on it (`truth` [K], over the interval)."""
-    rows = clocks.table.iter_rows(named=True)
-    return [_claim(trained, r, predicted(trained.case, r["parameter"]) if truth is None else truth) for r in rows]
+    turns: dict[tuple[str, str], np.ndarray] = {}
+    known: dict[str, np.ndarray] = {}
+    out = []
+    for r in clocks.table.iter_rows(named=True):
+        name = (r["parameter"], r["functional"])
+        if name not in turns:
+            turns[name] = turning(trained, *name)
+            known[name[0]] = predicted(trained.case, name[0]) if truth is None else truth
+        out.append(_claim(trained, r, known[name[0]], turns[name]))
+    return out
 
 
-def _claim(trained: Trained, row: dict, expected: np.ndarray) -> Claim:
+def _claim(trained: Trained, row: dict, expected: np.ndarray, turns: np.ndarray) -> Claim:
     where, end = (trained.steps.index(row[f"step_{side}"]) for side in ("from", "to"))
     length = row["step_to"] - row["step_from"]
     known = expected[where:end].sum()
     name = (row["parameter"], row["functional"])
     values = vector(trained.weights[where], *name)
-    turn = turning(trained, *name)[where:end].sum()
+    turn = turns[where:end].sum()
     kappa = 1.0 if row["functional"].startswith(("sum", "within")) else _kappa(values)
     sd = np.sqrt(2 * turn * kappa / max(values.size - 1, 1))
     return Claim(

@@ -166,3 +166,17 @@ def test_coarse_types_are_checked():
     coarse = replace(statistics(STEPS, {g: vv}), dtypes={"conv1": ("bfloat16",)})
     rows = quantities(fit(coarse, schedule(STEPS, RATES), angles(), predictions()))
     assert "rounding" in rows["equilibrium_index"]["checks"]
+
+
+def test_a_decay_that_ends_before_the_run_does_is_said_to():
+    steps = np.arange(0, 1000, 100)
+    plan = schedule(steps, np.full(900, 0.1), decay=1e-3)
+    late = pl.col("step_from") >= 500
+    table = plan.table.with_columns(
+        *(pl.when(late).then(None).otherwise(pl.col(k)).alias(k) for k in ("sum_decay", "sum_learning_rate")),
+    )
+    vv = np.ones((len(steps), 8)) * np.linspace(1, 1.1, len(steps))[:, None]
+    rows = fit(statistics(steps, {group(): vv}), replace(plan, table=table), angles(), predictions())
+    row = rows.filter(pl.col("quantity") == "equilibrium_index").row(0, named=True)
+    assert row["outcome"] == "decay not known after step 500"
+    assert "--steps 0:500" in row["advice"]

@@ -1,5 +1,7 @@
 """Estimates of single units: right, independent of their order, and to be had from a saved report."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -125,6 +127,57 @@ def test_decay_is_not_recovered_without_a_measured_angle_or_momentum():
     for planned, measured in ((schedule(steps, RATES), []), (schedule(steps, RATES, momentum=None), rows)):
         got = quantities(fit(statistics(steps, own), planned, angles(measured), predictions()))
         assert "decay_from_data" not in got
+
+
+def test_an_epsilon_that_pulls_on_the_weights_leaves_no_verdict_on_decay():
+    steps, vv, rows = turned(start=4.0)
+    note = "ε = 1e-05 of the batch norm does not vanish beside the variance: θ² may be up to 19% smaller"
+    rows.append(("conv1", int(steps[2]), int(steps[3]), "norms", 1, 0.01, None, None, False, note))
+    own = {group(units=32): vv}
+    row = quantities(fit(statistics(steps, own), schedule(steps, RATES), angles(rows), predictions()))
+    assert row["decay_from_data"]["low"] is row["decay_from_data"]["level"] is None
+    assert "ε" in row["decay_from_data"]["outcome"]
+
+
+def adamw_run(drift, saved, every=100, total=2400, units=6, d=1024, seed=0):
+    """A layer whose AdamW direction has, besides noise tangent to w, a part `drift` along it: far from zero-mean."""
+    rng = np.random.default_rng(seed)
+    eta, lam = 2e-3, 0.3
+    w = rng.standard_normal((units, d)) / 16
+    n, dd, wd, theta = [(w * w).sum(axis=1)], [np.full(units, np.nan)], [np.full(units, np.nan)], []
+    for t in range(1, total + 1):
+        u = rng.standard_normal((units, d), dtype=np.float32).astype(float)
+        u += drift * w / np.linalg.norm(w, axis=1, keepdims=True) * np.sqrt(d)
+        new = (1 - eta * lam) * w - eta * u
+        if t % every == 0:
+            n.append((new * new).sum(axis=1))
+            dd.append((u * u).sum(axis=1))
+            wd.append((u * new).sum(axis=1))
+            theta.append(np.sqrt((eta**2 * (u * u).sum(axis=1) / n[-1]).mean()))
+        w = new
+    steps = np.arange(0, total + 1, every)
+    rows = [("conv1", int(t) - 1, int(t), "buffer", 1, float(a), None, None, True, "")
+            for t, a in zip(steps[1:], theta, strict=True)]  # fmt: skip
+    stats = statistics(steps, {group(units=units): np.array(n)})
+    series = stats.units("conv1")
+    if saved:
+        series = replace(series, uu=np.array(dd), wu=np.array(wd))
+    planned = schedule(steps, np.full(total, eta), lam, None, "adamw", beta1=0.0, beta2=0.999)
+    found = fit(replace(stats, units=lambda _: series), planned, angles(rows), predictions())
+    return quantities(found)["decay_from_data"], eta * lam
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.02])
+def test_decay_under_adamw_is_exact_from_saved_updates_alone(drift):
+    row, truth = adamw_run(drift, saved=True)
+    assert row["low"] < truth < row["high"]
+    assert row["outcome"] in ("as configured", "consistent with the configured value, and with no decay")
+
+
+def test_decay_under_adamw_from_angles_alone_has_no_verdict():
+    row, _ = adamw_run(0.0, saved=False, total=1200, units=4, d=64)
+    assert row["low"] is row["high"] is row["level"] is None
+    assert "zero-mean" in row["outcome"]
 
 
 def test_a_report_gives_the_same_context(tmp_path):

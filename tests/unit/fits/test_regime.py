@@ -81,3 +81,14 @@ def test_members_that_differ_have_no_common_schedule():
     assert (
         regime(group(parameter_group="none"), STEPS, Schedule(table, {}, "optimizer steps")).gap == "schedule unknown"
     )
+
+
+def test_decoupled_decay_of_an_unknown_optimizer_tells_the_decay_and_nothing_else():
+    nobody = {"optimizer": None, "momentum": None}
+    found = regime(group(), STEPS, schedule(STEPS, RATES, decay=1e-3, decoupled=True, **nobody))
+    assert found.decay_alone
+    assert found.gap == "optimizer unknown"  # what needs its name is still refused
+    assert found.decay == pytest.approx([0.01, 0.001, 0.002])
+    coupled = regime(group(), STEPS, schedule(STEPS, RATES, decay=1e-3, decoupled=None, **nobody))
+    assert not coupled.decay_alone
+    assert np.isnan(coupled.decay).all()

@@ -217,3 +217,33 @@ def test_a_change_out_of_balance_makes_no_claim():
     short = after_drop().with_columns(pl.col("half_lives") * 0.05)
     _, fits = told(planned=schedule(STEPS, DROP), measured=dip(1040, 2000, 60), theory=short)
     assert not rows_after(fits)
+
+
+def test_decay_that_changes_alone_is_no_change_of_the_learning_rate():
+    """A clock against a learning rate that the caller holds constant: no row, no division by zero, no root of −1."""
+    decay = np.where(STEPS[1:] <= 1000, X, X / 10) * 100
+    planned = schedule(STEPS, RATES)
+    table = planned.table.with_columns(pl.Series("sum_decay", decay * 0.1))
+    _, fits = told(
+        planned=Schedule(table, planned.parameter_group, "optimizer steps"), measured=dip(1040, 2000, 60),
+        theory=after_drop(),
+    )  # fmt: skip
+    assert not rows_after(fits)
+
+
+@pytest.mark.parametrize("factor", [10.0, 0.1])
+def test_a_change_that_is_not_located_widens_the_interval(factor):
+    """The drop lies anywhere within an interval; updates before it, whose dip would have no real root, are left out."""
+    rates = np.where(np.arange(2000) < 1050, 0.01, 0.01 / factor)
+    known = schedule(STEPS, rates)
+    blurred = known.table.with_columns(
+        pl.when(pl.col("step_from") == 1000).then(0.5).otherwise(pl.col("sum_learning_rate_low"))
+        .alias("sum_learning_rate_low")
+    )  # fmt: skip
+    measured = list(dip(100, 2000, 60))
+    widths = []
+    for table in (known.table, blurred):
+        planned = Schedule(table, known.parameter_group, "optimizer steps")
+        rows = rows_after(told(planned=planned, measured=measured, theory=after_drop())[1])
+        widths.append(rows[0]["high"] - rows[0]["low"] if rows else 0.0)
+    assert widths[1] > widths[0] >= 0

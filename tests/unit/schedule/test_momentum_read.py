@@ -82,3 +82,13 @@ def test_sgd_is_inferred_from_a_sum_and_not_from_a_slice():
     rows = [*ticking("in.weight", STEPS, rates(1e-5, 0.9), "input 3", wide=1e-6)]
     rows += ticking("fc.weight", STEPS, rates(1e-5, 0.9), wide=1e-5)
     assert "fc.weight (sum over units)" in message(resolve_schedule(found, clock_table(*rows)), "optimizer-inferred")
+
+
+def test_a_default_gives_way_to_what_the_weights_say():
+    schedule = resolved(1e-5, 0.9, True, settings={"optimizer": "sgd"})
+    assert set(column(schedule, "momentum")) == {0.9}
+    assert set(column(schedule, "nesterov")) == {True}
+    assert "default-assumed" not in codes(schedule)
+    elsewhere = resolved(1e-5, 0.9, settings={"optimizer": "sgd"}, steps=[s + 5000 for s in STEPS])
+    assert set(column(elsewhere, "momentum")) == {0.0}
+    assert "default-assumed" in codes(elsewhere)

@@ -7,10 +7,9 @@ import polars as pl
 import pytest
 
 from smd_analyze.records.statistics import UnitSeries
-from smd_analyze.theory import adam_l2, laws
+from smd_analyze.theory import adam_l2, laws, timescales
 from smd_analyze.theory.angles import angular_updates
 from smd_analyze.theory.course import course_of
-from smd_analyze.theory.drop import angle_after_drop
 from smd_analyze.theory.of_group import matrix_shape
 from smd_analyze.theory.orthogonality import check_orthogonality
 from smd_analyze.theory.prediction import predict
@@ -267,7 +266,9 @@ def test_a_drop_of_the_learning_rate_dips_by_the_root_and_recovers(toy, statisti
     table = predict(statistics((run.series, {"numel": 24 * 64})), plan)
     # Lion's first steps of a run are smaller, and its norm larger by 1/(2d)
     np.testing.assert_allclose(table["expected_norm"][2:], norms(run)[2:], rtol=0.015)
-    theta = angle_after_drop(np.array([20.0, 400.0, 990.0]), 2.0, law, eta / 2 * lam, 0.9, 0.99)
+    rate = law.relaxation_rate(eta / 2 * lam, 0.9, 0.99)
+    rest = float(np.arccos(law.equilibrium_cosine(eta / 2 * lam, 0.9)))
+    theta = rest * timescales.angle_after_change(np.array([20.0, 400.0, 990.0]), 2.0, rate)
     for t, predicted in zip((2020, 2400, 2990), theta, strict=True):
         assert true_angle(run, t - 10, t + 10) == pytest.approx(predicted, rel=0.035)
-    assert theta[0] / angle_after_drop(np.inf, 2.0, law, eta / 2 * lam, 0.9, 0.99) == pytest.approx(2**-0.5, rel=0.03)
+    assert theta[0] / rest == pytest.approx(2**-0.5, rel=0.03)

@@ -111,11 +111,7 @@ def test_equilibrium_of_lion():
     n = decoupled.equilibrium_squared_norm(1e-4, 1e-4, 256, gamma)
     close(n, name, "n")
     close(chord(decoupled.equilibrium_cosine(1e-4, gamma)), name, "chord", rel=1e-9)
-    close(np.sqrt(lion.squared_angle(1e-4, 1e-4, 0.0, n / 256)), name, "chord_from_norm", rel=1e-9)
-
-
-def test_relaxation_in_continuous_time():
-    close(sgd.quartic_norm(np.array([100, 1000]), 5000, 1000, X, ALPHA), "G10_relaxation", "S")
+    close(np.sqrt(1e-8 * 256 / n - 1e-8), name, "chord_from_norm", rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -140,27 +136,11 @@ def test_the_linear_map_over_a_schedule():
     close(s, "G12_schedule_sgd", "S_disc")
 
 
-def test_a_drop_of_the_learning_rate():
-    name, x = "G13_lr_drop", 0.01 * LAM
-    new = sgd.angle_after_drop(np.inf, 10, x, ALPHA)
-    close(new, name, "new_chord", rel=1e-9)
-    close(sgd.angle_after_drop(1000, 10, x, ALPHA), name, "chord_t1000", rel=1e-9)
-    close(sgd.angle_after_drop(0, 10, x, ALPHA) / new, name, "dip_over_new")
-    close(np.log(2) / (4 * sgd.effective_decay(x, ALPHA)), name, "half_life_S")
-    # 5 % from the new angle: ln((k−1)/((1−ε)⁻² − 1))/r
-    late = GOLDEN[name]["t_recover_5pct"]
-    assert sgd.angle_after_drop(late, 10, x, ALPHA) == pytest.approx(0.95 * new, rel=1e-9)
-
-
 def test_the_velocity_form_over_a_schedule():
     for etas, key in ((np.full(100, ETA), "n100_tf"), (COSINE_ETAS, "n1000_cos_tf")):
         start, momenta = np.array([10.0]), np.array([ALPHA])
         followed = relaxation.sgd_moments(HEAVY_BALL, pieces(etas), momenta, start, fresh=True, in_velocity=True)
         close(followed[0, 0], "G11_moments", key)
-
-
-def test_the_fluctuation_of_a_stationary_norm():
-    close(sgd.stationary_spread(5e-5, 0.5), "G20_misc", "sd_n")
 
 
 def test_retention_without_momentum():

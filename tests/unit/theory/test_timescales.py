@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from smd_analyze.theory import sgd, timescales
+from smd_analyze.theory import timescales
 from smd_analyze.theory.rescaling import rescaling
 
 
@@ -16,7 +16,6 @@ def test_golden_drop():
     assert timescales.angle_after_change(0, 10, rate) == pytest.approx(0.316227766, rel=1e-9)
     at_1000 = timescales.angle_after_change(1000, 10, rate) * chord
     assert at_1000 == pytest.approx(0.000793044207, rel=1e-9)
-    assert at_1000 == pytest.approx(sgd.angle_after_drop(1000, 10, 0.01 * 5e-4, 0.9), rel=1e-9)
     assert timescales.recovery_time(10, rate) == pytest.approx(22112.70445, rel=1e-9)
     assert math.log(2) / rate == pytest.approx(3465.735903, rel=1e-9)
     found = rescaling(10, 4)

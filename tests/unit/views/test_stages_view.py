@@ -83,7 +83,7 @@ def test_only_proved_layers_are_told_to_be_rescaled(evidence, may):
     proof = pl.when(pl.col("group") == name).then(pl.lit(evidence)).otherwise(pl.col("evidence")).alias("evidence")
     report = replace(report, layers=report.layers.with_columns(proof), groups=report.groups.with_columns(proof))
     text = explain_layer(report, name)
-    section = text[text.index("Time to equilibrium") : text.index("Estimates")]
+    section = " ".join(text[text.index("Time-scales") : text.index("Where learning rate")].split())
     assert "0.32 of its new balance" in section
     assert ("multiply these weights by 0.562 and their momentum buffers by 1.78" in section) == may
     assert "75 % of what updates added to the final weights" in section

@@ -1,4 +1,4 @@
-"""How often the fits' 95 % intervals hold the truth. One command: python benchmarks/coverage.py [--scale 1]
+"""How often the fits' 95 % intervals hold the truth. One command: python benchmarks/interval_coverage.py [--scale 1]
 
 Simulated runs of known truth (seeded): every schedule, 5 to 100 intervals, gradient scales that are constant, drift or
 are correlated. Prints the tables of docs/accuracy.md; --scale multiplies the number of layers and units.

@@ -177,9 +177,14 @@ def test_nan_is_a_finding_not_a_number(tmp_path):
     assert "layer.conv1" in done.stderr
 
 
-def test_flags_win_over_files(tmp_path):
+def test_flags_win_over_files_and_clocks_over_both(tmp_path):
     done = smd(RESNET, "--weight-decay", "0", "--json")
     assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)["schedule"]
-    assert {row["sum_decay"] for row in rows} == {0.0}
+    found = json.loads(done.stdout)
+    rows = found["schedule"]
     assert all("caller" in row["source"] for row in rows)
+    of_clock = [row for row in rows if "clock of fc.weight" in row["source"]]  # its own group was decayed all the same
+    assert of_clock
+    assert all(row["sum_decay"] > 0 and row["told_decay"] == 0 for row in of_clock)
+    assert {row["sum_decay"] for row in rows if row not in of_clock} == {0.0}
+    assert "clock-disagrees" in {f["code"] for f in found["findings"]}

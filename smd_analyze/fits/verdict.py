@@ -61,7 +61,8 @@ def verdict(states: Sequence[State], checkpoints: int, changes: Sequence[float])
         ]
         turned = [ratio for ratio in turned if ratio is not None]
         measured = f"; measured rotation is {_range(turned)} of the equilibrium one" if turned else ""
-        return f"{noun} in {found}; the balance cannot be told: {common}{measured}."
+        what = "whether norms are stationary" if turned else "the balance"
+        return f"{noun} in {found}; {what} cannot be told: {common}{measured}."
     follow = bool(still) and all(s[1]["equilibrium_index"]["outcome"] == Outcome.FOLLOWS.words for s in still)
     stands = "a norm that follows its equilibrium" if follow else "a stationary norm"
     parts = [f"{len(still)} of {noun} {'has' if len(still) == 1 else 'have'} {stands}"]

@@ -12,6 +12,7 @@ from smd_analyze.schedule.clock_readings import Floats
 NEAR = 0.02  # relative: a ratio this near to a known one suggests its cause
 MOST_STEPS = 64  # optimizer steps in one recorded step that are thought of
 MOMENTA = (0.0, 0.5, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995)
+DOUBLED = "as if decay were applied twice, by the optimizer and once more"
 STEADY = 0.03  # scatter of the ratio over the intervals up to which it is one number
 
 
@@ -31,7 +32,7 @@ def likely_cause(ratio: float, row: Mapping[str, Any]) -> str:
     if momentum and row.get("decoupled"):
         known += [(1 / (1 - momentum), "as if decay passed through the momentum (SGD with L2 instead of SGDW)")]
     known += [
-        (2.0, "an L2 term λ‖w‖² in the loss acts as a weight decay of 2λ"),
+        (2.0, DOUBLED if row.get("decoupled") else "an L2 term λ‖w‖² in the loss acts as a weight decay of 2λ"),
         (0.5, "half of what was set acts, as for an L2 term (λ/4)‖w‖², or two recorded steps an update"),
     ]
     if 0 < rate < 1:

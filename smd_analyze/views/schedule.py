@@ -15,7 +15,7 @@ from smd_analyze.records.report import Report
 from smd_analyze.views.grid import grid
 from smd_analyze.views.kinds import kinds, label
 from smd_analyze.views.layers import SMALL
-from smd_analyze.views.schedule_words import agrees, measured, power, rate, step_word, symbol, verdict
+from smd_analyze.views.schedule_words import agrees, measured, power, rate, step_word, symbol, teller, verdict
 from smd_analyze.views.text import MISSING, counted, fold, given, interval, number, present
 
 ENDS = 6  # stretches shown at each end of a long schedule
@@ -102,20 +102,21 @@ def _columns(rows: Sequence[Row], unit: str, step: str) -> list[Column]:
         """Whether any stretch has this number."""
         return any(present(row[key]) for row in rows)
 
+    who = teller(rows)
     found = [Column("decay_per_step", f"decay off\nthe weights\n{unit}")]
     if any_of("change_step"):
         found.append(Column("change_step", f"jump at\n{step}"))
     if any_of("ratio"):
-        found.append(Column("ratio", "weights\n/ files"))
+        found.append(Column("ratio", f"weights\n/ {who.removeprefix('the ')}"))
     if symbol(first) == "ηλ/(1−α)" and any_of("sum_decay") and present(first["momentum"]):
         assumed = " assumed" if first["momentum_assumed"] else ""
         found.append(Column("meant", f"ηλ in force\n(α = {given(first['momentum'])}{assumed})\n1/{step}"))
     if any_of("told_decay"):
-        found.append(Column("told", f"ηλ by\nthe files\n1/{step}"))
+        found.append(Column("told", f"ηλ by\n{who}\n1/{step}"))
     if any_of("learning_rate"):
         found.append(Column("learning_rate", f"η in force\n(λ = {given(first['told_weight_decay'])})"))
     if any_of("told_decay"):
-        found += [Column("sum_decay", "Σηλ\nin force"), Column("told_decay", "Σηλ by\nthe files")]
+        found += [Column("sum_decay", "Σηλ\nin force"), Column("told_decay", f"Σηλ by\n{who}")]
     return found
 
 
@@ -171,7 +172,7 @@ def _print_silent(console: Console, groups: Sequence[Sequence[Row]], step: str, 
         if not known:
             told = "the files do not give learning rate × weight decay either"
         elif not any(known):
-            told = "by the files it is not decayed"
+            told = f"by {teller(rows)} it is not decayed"
         else:
             each = [
                 row["told_decay"] / max(row["step_to"] - row["step_from"], 1)
@@ -179,7 +180,7 @@ def _print_silent(console: Console, groups: Sequence[Sequence[Row]], step: str, 
                 if row["told_decay"] is not None
             ]
             ends = number(max(each)) if max(each) == min(each) else f"{number(max(each))} to {number(min(each))}"
-            told = f"by the files ηλ = {ends} per {step}"
+            told = f"by {teller(rows)} ηλ = {ends} per {step}"
         name = rows[0]["parameter_group"] or "(unknown)"
         console.print(Text(f"parameter group {name}: no clock speaks for it; {told}"))
     if len(groups) > len(shown):

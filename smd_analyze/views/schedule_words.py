@@ -124,26 +124,32 @@ def _sentence(rows: Sequence[Row], step: str, first: bool) -> str:
     return f"{head}{f': {shape}' if shape else ''}; {said}."
 
 
+def teller(rows: Sequence[Row]) -> str:
+    """Who says what the weights are compared with: "the files", or "the options" where the caller's word is used."""
+    return "the options" if any("caller" in (row["source"] or "") for row in rows) else "the files"
+
+
 def _against(rows: Sequence[Row], step: str) -> str:
     """What files and caller say of the same stretches."""
     known = [row for row in rows if row["told_decay"] is not None]
+    who = teller(rows)
     if not known:
         lacking = "no file says learning rate or weight decay" if rows[0]["told_weight_decay"] is None else NOT_SAID
         return lacking
     ratios = [row for row in known if row["ratio"] is not None]
     if all(row["told_decay"] == 0 for row in known):
-        return "the files say none" if rows[0]["decay_per_step"] == 0 else "the files say that there was none"
+        return f"{who} say none" if rows[0]["decay_per_step"] == 0 else f"{who} say that there was none"
     if all(row["decay_per_step"] == 0 for row in known):
-        return f"the files say ηλ = {number(_per_step(known[0]))} per {step}"
+        return f"{who} say ηλ = {number(_per_step(known[0]))} per {step}"
     if not ratios:
-        return "the files give ηλ, but not the optimizer and momentum that would make the two comparable"
+        return f"{who} give ηλ, but not the optimizer and momentum that would make the two comparable"
     apart = [row for row in ratios if not agrees(row)]
     if not apart:
-        return "as the files say" + (
+        return f"as {who} say" + (
             "" if len(ratios) == len(rows) else f", where they do ({counted(len(ratios), 'stretch')})"
         )
     worst = max(apart, key=lambda row: abs(math.log(max(row["ratio"], 1e-300))))
-    return f"{number(worst['ratio'], 3)} times what the files say ({step}s {worst['step_from']} to {worst['step_to']})"
+    return f"{number(worst['ratio'], 3)} times what {who} say ({step}s {worst['step_from']} to {worst['step_to']})"
 
 
 def _per_step(row: Row) -> float:

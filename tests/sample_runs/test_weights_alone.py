@@ -55,13 +55,14 @@ def test_the_schedule_is_that_of_the_training(report: Report, truth: dict[str, n
     assert len(changes) <= 3
 
 
-def test_what_was_assumed_is_said(report: Report):
+def test_what_was_inferred_and_assumed_is_said(report: Report, truth: dict[str, np.ndarray]):
     assert set(report.schedule["optimizer"]) == {"sgd"}
-    assert report.schedule["momentum_assumed"].all()
+    assert not report.schedule["momentum_assumed"].any()  # the buffer filled in the first interval
+    assert set(report.schedule["momentum"]) == {float(truth["momentum"])}
     assert report.schedule["source"].str.contains("clock of fc.weight, assumed to hold here").all()
-    assert report.schedule["source"].str.contains("momentum 0.9 assumed").all()
+    assert report.schedule["source"].str.contains("momentum 0.9, read off steps 0 to 150").all()
     codes = set(report.findings["code"])
-    assert {"momentum-assumed", "clock-transfer-assumed", "optimizer-inferred"} <= codes
+    assert {"momentum-read", "clock-transfer-assumed", "optimizer-inferred"} <= codes
     assert not any(code.startswith("missing") for code in codes)
 
 

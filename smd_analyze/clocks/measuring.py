@@ -145,6 +145,9 @@ def _measure(candidates: Sequence[Candidate], steps: Steps, used: np.ndarray) ->
         present = whole[:, :-1] & whole[:, 1:]
         bound = np.broadcast_to(_rounding(kind, size[:, 1:], k * steps.most, precision), turn.shape)
         most = np.minimum(bound, at.COPY_TURNING if coarse else at.TURNING)
+        if kind == "sum" and not coarse:
+            late = np.minimum(bound * (at.SPENT_ROUNDINGS / at.ROUNDINGS_SUM), at.SPENT_TURNING)
+            most = np.maximum(most, late)
         straight = turn < most
         holds = present & alive[:, :-1] & alive[:, 1:] & (dd > 0) & straight
         copied = at.COPY_PERPENDICULAR if kind == "sum" else at.COPY_PERPENDICULAR_SLICE

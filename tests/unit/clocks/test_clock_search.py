@@ -141,7 +141,21 @@ def test_a_long_interval_holds_its_clock():
     """Saved every thousand updates at 5e-3: a factor of 150."""
     found = clocks_of(train((0, 1000, 2000), 5e-3), (0, 1000, 2000))
     assert set(found.table["clock"]) >= {"emb (unit 3)", "emb (unit 4)"}
-    assert found.table["decay_per_step"].to_numpy() == pytest.approx(-np.log(np.float32(1 - 5e-3)), rel=1e-6)
+    true = -np.log(np.float32(1 - 5e-3))
+    rows = found.table.filter(pl.col("parameter") == "emb")
+    assert rows["decay_per_step"].to_numpy() == pytest.approx(true, rel=1e-6)
+    low, high = (found.table[f"decay_per_step{end}"].to_numpy() for end in ("_low", "_high"))
+    assert ((low <= true) & (true <= high)).all()
+
+
+def test_a_sum_is_read_until_little_of_it_is_left():
+    """Rounding turns what is left of it more and more, but no more than rounding can; then it is spent."""
+    steps = tuple(range(0, 16_001, 800))
+    found = clocks_of(train(steps, 1e-3), steps).table.filter(pl.col("parameter") == "head")
+    assert 6000 < found["step_to"].max() < 16_000
+    true = -np.log(np.float32(1 - 1e-3))
+    low, high = (found[f"decay_per_step{end}"].to_numpy() for end in ("_low", "_high"))
+    assert ((low <= true) & (true <= high)).mean() >= 0.9
 
 
 def test_two_tensors_that_disagree_confirm_nothing():

@@ -58,8 +58,9 @@ def agreement_rows(c: Context) -> list[Row]:
         ]
     equilibrium = {p["step"]: p["equilibrium_angular_update"] for p in c.predicted}
     since = None if c.since is None else float(c.series.steps[c.since])
-    blind = c.stationarity is None  # norms do not tell where they stand: the later half of what is known
-    late = float(c.series.steps[(c.start + c.present) // 2]) if blind and c.present > 1 else since
+    blind = c.stationarity is None  # norms do not tell where they stand: the later half of the last learning rate
+    last = min(max((c.start + c.present) // 2, r.final_stretch()), len(c.series.steps) - 1)
+    late = float(c.series.steps[last]) if blind and c.present > 1 else since
     used = within(measured, late)
     theory = np.array([equilibrium.get(a["step_to"]) or np.nan for a in used])
     found = np.array([np.nan if a["angular_update"] is None else a["angular_update"] for a in used], float)

@@ -180,3 +180,17 @@ def test_a_decay_that_ends_before_the_run_does_is_said_to():
     row = rows.filter(pl.col("quantity") == "equilibrium_index").row(0, named=True)
     assert row["outcome"] == "decay not known after step 500"
     assert "--steps 0:500" in row["advice"]
+
+
+def test_rotation_under_coupled_decay_is_that_of_the_last_learning_rate():
+    """After a drop the weights turn too slowly: what they did before it says nothing of that."""
+    rates = np.where(np.arange(T) < 2850, 1.0, 0.1) * X / SCALE  # within the last interval
+    planned = schedule(STEPS, rates, momentum=None, optimizer="adam", beta1=0.9, beta2=0.999)
+    vv = chain(STEPS, RATES, 8)
+    g = group(units=8)
+    stats = statistics(STEPS, {g: vv})
+    turned = [("conv1", t - 1, t, "buffer", 1, 1.3 if t < 2850 else 0.13, None, None, True, "") for t in STEPS[1:]]
+    expected = [("conv1", t, 1.0, None, None, None) for t in STEPS]
+    fits = quantities(fit(stats, planned, angles(turned), predictions(expected)))
+    assert fits["agreement"]["value"] == pytest.approx(0.13)
+    assert fits["agreement"]["outcome"] == Outcome.STANDING_UNKNOWN.words

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from smd_analyze.records import display
 from smd_analyze.records.finding import Finding
 
 if TYPE_CHECKING:
@@ -70,3 +71,8 @@ class Clocks:
     findings: tuple[Finding, ...] = ()
     looked_at: Mapping[str, int] = field(default_factory=dict)
     why_none: str = ""
+
+    def __repr__(self) -> str:
+        names = self.table["clock"].unique(maintain_order=True).to_list() if self.table.height else []
+        shown = ", ".join(names[: display.SHOWN]) + (", …" if len(names) > display.SHOWN else "")
+        return display.with_findings(f"Clocks: {shown or self.why_none or 'none'}", self.findings)

@@ -20,6 +20,11 @@ def number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def with_findings(head: str, found: Iterable[Any]) -> str:
+    """A line about a record, and a line for each of its findings (they have severity, where and message)."""
+    return "\n".join([head, *(f"  {f.severity}: {f.where}: {f.message}" for f in found)])
+
+
 def html_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A plain HTML table; long ones keep their first and last rows and say what is left out."""
     if len(rows) > 2 * SHOWN:

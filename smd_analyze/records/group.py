@@ -1,8 +1,10 @@
 """Group: what is analysed as one (a tensor, a slice of one, a joint set), and what was decided about each parameter."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+from smd_analyze.records import display
 from smd_analyze.records.finding import Finding
 
 Status = Literal["invariant", "jointly invariant", "not invariant", "dead", "unknown"]
@@ -97,3 +99,9 @@ class Groups:
     source: str
     findings: tuple[Finding, ...] = ()
     translations: tuple[Translation, ...] = ()
+
+    def __repr__(self) -> str:
+        counts = Counter(group.status for group in self.groups)
+        kinds = ", ".join(f"{n} {status}" for status, n in counts.most_common())
+        head = f"{len(self.groups)} groups of {len(self.parameters)} parameters, by {self.source}: {kinds or 'none'}"
+        return display.with_findings(f"Groups: {head}", self.findings)

@@ -161,11 +161,11 @@ class Run:
         if not self.checkpoints:
             return f"Run({self.path!r}: no checkpoints)"
         first, last = self.checkpoints[0], self.checkpoints[-1]
-        lines = [
+        head = (
             f"Run {self.path}: {len(self.checkpoints)} checkpoints, {self.step_unit} {first.step} to {last.step}, "
             f"{len(last.parameters)} parameters, {last.format}, ordered by {self.ordered_by}"
-        ]
-        return "\n".join(lines + [f"  {f.severity}: {f.where}: {f.message}" for f in self.findings])
+        )
+        return display.with_findings(head, self.findings)
 
     def _repr_html_(self) -> str:
         heads = ("step", "path", "format", "framework", "bytes", "parameters")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from smd_analyze.records import display
 from smd_analyze.records.finding import Finding
 
 if TYPE_CHECKING:
@@ -37,3 +38,9 @@ class Schedule:
     parameter_group: Mapping[str, str]
     step_unit: str
     findings: tuple[Finding, ...] = ()
+
+    def __repr__(self) -> str:
+        names = self.table["parameter_group"].unique(maintain_order=True).to_list() if self.table.height else []
+        shown = ", ".join(repr(name) for name in names[: display.SHOWN])
+        head = f"Schedule: {self.table.height} rows, parameter groups {shown or 'none'}, {self.step_unit}"
+        return display.with_findings(head, self.findings)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from smd_analyze.records import display
 from smd_analyze.records.clocks import Candidates
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.group import Group
@@ -91,3 +92,8 @@ class Statistics:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     lags: pl.DataFrame = field(default_factory=no_table)
     normalizers: Mapping[str, Normalizer] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        span = f"steps {self.steps[0]} to {self.steps[-1]}" if self.steps else "no step"
+        head = f"Statistics: {len(self.groups)} groups at {len(self.steps)} checkpoints, {span}, on {self.device}"
+        return display.with_findings(head, self.findings)

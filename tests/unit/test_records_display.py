@@ -2,8 +2,10 @@
 
 import polars as pl
 import pytest
+import torch
 from synthetic_report import make_report
 
+import smd_analyze as smd
 from smd_analyze.records.finding import Finding
 from smd_analyze.records.report import Report
 from smd_analyze.records.run import Checkpoint, Run
@@ -43,3 +45,24 @@ def test_a_report_in_words_and_in_a_notebook(layers):
     first = report.layers.filter(pl.col("weight_norm").is_not_null()).row(0, named=True)
     assert first["group"] in html
     assert f"{first['weight_norm']:.4g}" in html
+
+
+def test_every_stage_shows_itself_in_few_lines(tmp_path):
+    for step in (0, 100, 200):
+        weights = {
+            f"layer{i}.weight": torch.randn(4, 6, generator=torch.manual_seed(i)) * (1 - step / 1e3) for i in range(40)
+        }
+        torch.save(weights, tmp_path / f"step_{step}.pt")
+    run = smd.load_run(tmp_path)
+    groups = smd.find_groups(run)
+    stats = smd.measure(run, groups)
+    clocks = smd.find_clocks(stats)
+    schedule = smd.resolve_schedule(run, clocks)
+    for record, word in (
+        (groups, "40 groups of 40"),
+        (stats, "40 groups at 3"),
+        (clocks, "Clocks: "),
+        (schedule, "2 rows"),
+    ):
+        assert word in repr(record)
+        assert len(repr(record)) < 3000

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 FLOOR = 0.0005  # relative error of Y that no map is better than
-SIZE = 0.05  # of each test
 
 
 @dataclass(frozen=True)
